@@ -1,0 +1,247 @@
+"""The same region followed over the frames of a clip, so that it is hidden in every frame and gets one surrogate.
+
+Detections are linked frame by frame: each track says where it goes on, and an assignment takes the pairs that overlap
+most. As in ByteTrack (Zhang et al. 2022, arXiv 2110.06864) what scores low is no face of its own but leads a track on;
+boxes are widened before they are compared, for fast and small faces (C-BIoU, Yang et al. 2023, arXiv 2211.14317). The
+whole clip is known, so gaps are filled afterwards, ends are stretched, and all smoothing has zero phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.signal import savgol_filter
+
+from anonlib.faces.regions import FACE, Regions
+
+Floats = NDArray[np.float32]
+
+WEAK = 0.4
+"""Of the detector's least score: what a region needs at least to carry a track on."""
+GAP, STRETCH, PERSISTS = 1.0, 0.5, 0.5
+"""Seconds: of a gap that is bridged, that ends are stretched by, and of low scores that are a track by themselves."""
+_WIDER = 0.5  # sides that boxes are widened by, each way, before they are compared
+_LEAST_OVERLAP = 0.15  # of widened boxes
+_RATIO = 2.0  # how many times larger or smaller a region may become from one detection to the next
+_DAMPING, _MEMORY = 0.9, 0.6  # of a speed: what is left of it a frame later, and after each detection
+_TAKEN = 0.3  # overlap with another track's detection from which a place without one belongs to that
+_CUT, _CUT_SHARE = 12.0, 0.35
+"""Grey levels by which a small picture changes at a cut, and of its contrast."""
+_SMOOTH, _ORDER = 0.35, 2  # seconds of a smoothing window, and the order of its polynomial
+
+
+@dataclass(frozen=True)
+class Track:
+    """A region in the frames `first`, `first` + 1, ...: `boxes` (n, 4) px; `landmarks` (n, 5, 2) px; `scores` (n,), 0
+    where nothing was found and its place is interpolated or stretched; its `kind`."""
+
+    first: int
+    boxes: Floats
+    landmarks: Floats
+    scores: Floats
+    kind: str = FACE
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def last(self) -> int:
+        """Its last frame."""
+        return self.first + len(self) - 1
+
+    @property
+    def frames(self) -> range:
+        return range(self.first, self.first + len(self))
+
+    def best(self, count: int, apart: int) -> list[int]:
+        """At most `count` frames, best first and `apart` frames from each other, in which it shows best: found surely,
+        large, and turned to the camera."""
+        eyes, nose = self.landmarks[:, :2], self.landmarks[:, 2]
+        reach = np.linalg.norm(eyes - nose[:, None], axis=2)
+        frontal = np.nan_to_num(reach.min(axis=1) / np.maximum(reach.max(axis=1), 1e-6), nan=1.0)
+        size = np.sqrt(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1))
+        chosen: list[int] = []
+        for place in np.argsort(-self.scores * size * frontal, kind="stable").tolist():
+            if len(chosen) == count or self.scores[place] == 0:
+                break
+            if all(abs(place - other) >= apart for other in chosen):
+                chosen.append(place)
+        return [self.first + place for place in chosen]
+
+
+def cuts(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which frames (n,) begin a shot, by small pictures (n, h, w, 3) of all. A flash begins none: the frames around a
+    cut differ two by two."""
+    small = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    begins = np.zeros(len(small), np.bool_)
+    for frame in range(1, len(small)):
+        before, after = small[max(frame - 2, 0) : frame], small[frame : frame + 2]
+        change = np.abs(before[:, None] - after[None]).mean(axis=2).min()
+        begins[frame] = change > max(_CUT, _CUT_SHARE * float(small[frame - 1 : frame + 1].std(axis=1).min()))
+    return begins
+
+
+def link(found: Sequence[Regions], begins: NDArray[np.bool_], rate: float, score: float) -> list[Track]:
+    """The tracks of a clip, in the order of their first frames; filled, and stretched within their shots.
+
+    `found`: the regions of each frame, of a score of at least WEAK * `score`; `begins` (n,): the frames that begin a
+    shot; `rate`: frames a second. A track has a region of at least `score`, or low ones for PERSISTS seconds.
+    """
+    linked: list[_Open] = []
+    active: list[_Open] = []
+    reach = max(round(GAP * rate), 1)
+    for frame, regions in enumerate(found):
+        active = [] if begins[frame] else [track for track in active if frame - track.frames[-1] <= reach]
+        sure = regions.scores >= score
+        free = np.arange(len(regions))
+        for wanted in (sure, ~sure):
+            rows = free[wanted[free]]
+            waiting = [track for track in active if track.frames[-1] < frame]
+            taken = _assigned(waiting, regions, rows, frame)
+            for number, row in taken:
+                waiting[number].add(frame, regions, row)
+            free = np.setdiff1d(free, [row for _, row in taken])
+        started = [_Open(regions.kinds[row]) for row in free]
+        for track, row in zip(started, free.tolist(), strict=True):
+            track.add(frame, regions, row)
+        linked += started
+        active += started
+    kept = [track for track in linked if max(track.scores) >= score or len(track.frames) >= PERSISTS * rate]
+    return _stretched([track.filled() for track in kept], begins, max(round(STRETCH * rate), 1))
+
+
+@dataclass
+class _Open:
+    """A track that may go on: what was found, and how far it moves a frame (`speed` (2,), px)."""
+
+    kind: str
+    frames: list[int] = field(default_factory=list)
+    boxes: list[Floats] = field(default_factory=list)
+    landmarks: list[Floats] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    speed: Floats = field(default_factory=lambda: np.zeros(2, np.float32))
+
+    def add(self, frame: int, regions: Regions, row: int) -> None:
+        box = regions.boxes[row]
+        if self.frames:
+            moved = (_centre(box) - _centre(self.boxes[-1])) / (frame - self.frames[-1])
+            self.speed = (_MEMORY * self.speed + (1 - _MEMORY) * moved).astype(np.float32)
+        self.frames.append(frame)
+        self.boxes.append(box)
+        self.landmarks.append(regions.landmarks[row])
+        self.scores.append(float(regions.scores[row]))
+
+    def expected(self, frame: int) -> Floats:
+        """The box (4,) at a later frame, at a speed that fades."""
+        return self.boxes[-1] + np.tile(self.speed, 2) * _way(frame - self.frames[-1])
+
+    def filled(self) -> Track:
+        """The track with what is between two detections interpolated."""
+        every = np.arange(self.frames[0], self.frames[-1] + 1)
+        scores = np.zeros(len(every), np.float32)
+        scores[np.array(self.frames) - self.frames[0]] = self.scores
+        boxes, landmarks = (_between(every, self.frames, np.array(of)) for of in (self.boxes, self.landmarks))
+        return Track(self.frames[0], boxes, landmarks, scores, self.kind)
+
+
+def _assigned(tracks: Sequence[_Open], regions: Regions, rows: NDArray[np.int64], frame: int) -> list[tuple[int, int]]:
+    """Pairs (track, row of the regions) that overlap most, all in all; of one kind and about one size."""
+    if not tracks or not len(rows):
+        return []
+    expected = np.stack([track.expected(frame) for track in tracks])
+    overlap = pairwise_overlap(_widened(expected), _widened(regions.boxes[rows]))
+    sizes = [
+        np.log(np.maximum(np.prod(of[:, 2:] - of[:, :2], axis=1), 1e-6)) / 2 for of in (expected, regions.boxes[rows])
+    ]
+    alike = np.abs(sizes[0][:, None] - sizes[1][None]) <= np.log(_RATIO)
+    alike &= np.array([[track.kind == regions.kinds[row] for row in rows] for track in tracks])
+    overlap = np.where(alike & (overlap >= _LEAST_OVERLAP), overlap, 0)
+    chosen = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
+    return [(int(track), int(rows[column])) for track, column in chosen if overlap[track, column] > 0]
+
+
+def _stretched(tracks: Sequence[Track], begins: NDArray[np.bool_], reach: int) -> list[Track]:
+    """The tracks with both ends stretched by `reach` frames, at the speed that they end with: within their shot, and
+    not to where another track was found."""
+    seen: dict[int, list[Floats]] = {}
+    for track in tracks:
+        for frame, box, score in zip(track.frames, track.boxes, track.scores, strict=True):
+            if score:
+                seen.setdefault(frame, []).append(box)
+    longer = []
+    for track in tracks:
+        for step in (-1, 1):
+            end, inner = (
+                (track.first, track.boxes[:reach]) if step < 0 else (track.last, track.boxes[: -reach - 1 : -1])
+            )
+            speed = (_centre(inner[0]) - _centre(inner[-1])) / max(len(inner) - 1, 1)
+            added: list[Floats] = []
+            for away in range(1, reach + 1):
+                frame = end + step * away
+                if not 0 <= frame < len(begins) or begins[frame if step > 0 else frame + 1]:
+                    break
+                shift = (speed * _way(away)).astype(np.float32)
+                box = inner[0] + np.tile(shift, 2)
+                if frame in seen and pairwise_overlap(box[None], np.stack(seen[frame])).max() > _TAKEN:
+                    break
+                added.append(shift)
+            track = _with_end(track, added, step)
+        longer.append(track)
+    return sorted(longer, key=lambda track: (track.first, track.last, *track.boxes[0].tolist()))
+
+
+def _with_end(track: Track, shifts: Sequence[Floats], step: int) -> Track:
+    """A track with its first (`step` -1) or last frame repeated, moved by each of `shifts` (2,) px."""
+    if not shifts:
+        return track
+    order, end = (slice(None, None, step), 0 if step < 0 else -1)
+    moves = np.stack(shifts)[order]
+    more = track.boxes[end] + np.tile(moves, 2), track.landmarks[end] + moves[:, None], np.zeros(len(moves), np.float32)
+    parts = [
+        (new, own) if step < 0 else (own, new)
+        for new, own in zip(more, (track.boxes, track.landmarks, track.scores), strict=True)
+    ]
+    boxes, landmarks, scores = (np.concatenate(part).astype(np.float32) for part in parts)
+    return replace(track, first=track.first - len(moves) * (step < 0), boxes=boxes, landmarks=landmarks, scores=scores)
+
+
+def smoothed(values: Floats, rate: float) -> Floats:
+    """Values (n, ...) over frames without their jitter, by a polynomial around each (Savitzky and Golay 1964)."""
+    window = min(2 * round(_SMOOTH * rate / 2) + 1, len(values) - 1 + len(values) % 2)
+    if window <= _ORDER:
+        return values
+    return np.asarray(savgol_filter(values, window, _ORDER, axis=0, mode="interp"), np.float32)
+
+
+def pairwise_overlap(first: Floats, second: Floats) -> Floats:
+    """(n, m) Intersection over union of boxes (n, 4) and (m, 4)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas = [np.prod(of[:, 2:] - of[:, :2], axis=1) for of in (first, second)]
+    return np.asarray(common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-6), np.float32)
+
+
+def _centre(box: Floats) -> Floats:
+    return np.asarray((box[:2] + box[2:]) / 2, np.float32)
+
+
+def _widened(boxes: Floats) -> Floats:
+    room = _WIDER * (boxes[:, 2:] - boxes[:, :2])
+    return np.concatenate([boxes[:, :2] - room, boxes[:, 2:] + room], axis=1)
+
+
+def _way(frames: int) -> float:
+    """How far a speed that fades leads in so many frames, in its own unit."""
+    return (1 - _DAMPING**frames) / (1 - _DAMPING)
+
+
+def _between(every: NDArray[np.int64], frames: Sequence[int], values: Floats) -> Floats:
+    """Values (k, ...) at some frames, interpolated at `every` (n,) of them: (n, ...)."""
+    flat = values.reshape(len(values), -1)
+    columns = [np.interp(every, frames, column) for column in flat.T]
+    return np.stack(columns, axis=1).reshape(len(every), *values.shape[1:]).astype(np.float32)
