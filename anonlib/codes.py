@@ -42,19 +42,22 @@ class Reason(StrEnum):
     TRUNCATED = "truncated", "the shard is truncated or damaged here, and what follows is lost"
     AFTER_END = "after-end", "there is data after the end of the archive, which no reader sees"
     UNREADABLE = "unreadable", "the file, or this part of the shard, cannot be read"
-    TOO_LARGE = "too-large", "the file is over the limit of bytes (limits.image_mib, at most 256)"
+    TOO_LARGE = "too-large", "the file is over the limit of bytes (limits.image_mib, at most 256; limits.clip_mib)"
     EMPTY = "empty", "the file is empty"
     NOT_AN_IMAGE = (
         "not-an-image",
         "the file is not an image in a known format (JPEG, PNG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000; no HEIC)",
     )
-    DAMAGED = "damaged", "the image is damaged"
+    DAMAGED = "damaged", "the image or clip is damaged"
     NO_PIXELS = "no-pixels", "the image has no pixels"
-    TOO_MANY_PIXELS = "too-many-pixels", "the image is over the limit of megapixels (limits.image_mpx)"
+    TOO_MANY_PIXELS = (
+        "too-many-pixels",
+        "the image or frame is over the limit of megapixels (limits.image_mpx, limits.clip_mpx)",
+    )
     ANIMATED = "animated", "the file is animated or has many pages; only stills are anonymized"
-    MEMORY = "memory", "decoding the image needs more memory than a photo may take"
-    TIME = "time", "decoding the image took longer than a photo may take (limits.image_seconds)"
-    CRASHED = "crashed", "decoding the image ended the process that decodes photos"
+    MEMORY = "memory", "decoding it needs more memory than it may take"
+    TIME = "time", "decoding it took longer than it may take (limits.image_seconds)"
+    CRASHED = "crashed", "decoding it ended the process that decodes it"
     SCAN_FAILED = "scan-failed", "the scan of the image failed"
     NOT_SCANNED = "not-scanned", "the image was not there when the dataset was scanned"
     CHANGED = "changed", "the image is not the one that was scanned"
@@ -63,6 +66,13 @@ class Reason(StrEnum):
     ENCODE_FAILED = "encode-failed", "encoding the output failed"
     SHARD_UNSCANNED = "shard-unscanned", "the shard could not be scanned (the workspace says why)"
     SHARD_FAILED = "shard-failed", "the shard failed as a whole"
+    NOT_A_CLIP = (
+        "not-a-clip",
+        "the file is not a clip in a known container (MP4, MOV, MKV, WebM, AVI), or its video has no known codec",
+    )
+    NO_VIDEO = "no-video", "the clip has no video with a frame in it"
+    CLIP_FORMAT = "clip-format", "the clip's pixels are stored in a way that cannot be converted faithfully"
+    TOO_LONG = "too-long", "the clip is over the limit of minutes or of frames a second (limits.clip_*)"
     WITHHELD = "withheld", "a reviewer withheld the image"
 
 
@@ -75,6 +85,14 @@ class Stripped(StrEnum):
     COMMENT = "comment"
     C2PA = "c2pa"
     PICTURES = "further pictures"
+    VIDEOS = "further videos"
+    AUDIO = "audio"
+    SUBTITLES = "subtitles"
+    DATA = "data streams"
+    CHAPTERS = "chapters"
+    ATTACHMENTS = "attachments"
+    COVER = "cover"
+    TAGS = "tags"
 
 
 class Note(StrEnum):
@@ -90,6 +108,10 @@ class Note(StrEnum):
     LENIENT = "slightly damaged, decoded as viewers do and encoded anew"
     TIFF_TO_PNG = "converted from TIFF to PNG"
     TO_PNG = "converted from GIF, BMP, PPM, AVIF or JPEG 2000 to PNG"
+    CLIP_EIGHT_BITS = "converted to 8 bits a channel"
+    SDR = "converted from HDR (PQ or HLG) to BT.709; what is brighter than reference white is clipped"
+    DEINTERLACED = "converted from interlaced to progressive frames"
+    SHORTER = "the clip ends before its header says"
     FIRST_DOT = "the name has several dots: by WebDataset's rule its key ends at the first, the rest is the extension"
     NO_END = "the archive ends without its closing blocks of zeros; this is the last whole sample in it"
     NOT_KEPT = "a field that the job keeps is an image, which is left out; image_field may name several"

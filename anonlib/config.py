@@ -100,9 +100,26 @@ class LimitsConfig(_Frozen):
 
     image_mpx: float = _key("Larger images are quarantined unread, in megapixels.", 100.0, gt=0, flag="--max-mpx")
     image_mib: float = _key("Larger files are quarantined unread, in MiB.", 128.0, gt=0, flag="--max-mib")
-    image_seconds: float = _key("Seconds that decoding an image may take.", 60.0, gt=0, flag="--max-seconds")
+    image_seconds: float = _key(
+        "Seconds that decoding an image, or a window of a clip's frames, may take.", 60.0, gt=0, flag="--max-seconds"
+    )
+    clip_mpx: float = _key("Clips of larger frames are quarantined unread, in megapixels.", 9.0, gt=0)
+    clip_mib: float = _key("Larger clips are quarantined unread, in MiB.", 16384.0, gt=0)
+    clip_minutes: float = _key("Longer clips are quarantined.", 240.0, gt=0)
+    clip_fps: float = _key("Clips of more frames a second are quarantined.", 250.0, gt=0)
     chunk: int = _key("Images of a shard that are worked on together.", 32, ge=1, le=512)
     memory_mib: float = _key("Photos that a worker holds over all its shards, files and pixels, in MiB.", 512.0, gt=0)
+
+
+class ClipConfig(_Frozen):
+    """How clips leave."""
+
+    audio: Literal["drop", "keep"] = _key(
+        "`drop`: without sound, since a voice tells who speaks. `keep`: the first sound is encoded anew.",
+        "drop",
+        flag="--clip-audio",
+    )
+    crf: int = _key("The quality of H.264, lower is better; VP9 gets 12 more.", 18, ge=0, le=40, flag="--clip-crf")
 
 
 class SecretConfig(_Frozen):
@@ -292,6 +309,7 @@ class JobConfig(_Frozen):
     )
     jpeg_quality: int = _key("Quality of JPEGs that are encoded anew without tables of their own.", 92, ge=50, le=100)
     accept_licences: tuple[str, ...] = _key("Models whose non-commercial licence you accept.", ())
+    clip: ClipConfig = ClipConfig()
     limits: LimitsConfig = LimitsConfig()
     secret: SecretConfig = SecretConfig()
     signing: SecretConfig | None = None

@@ -70,6 +70,16 @@ class SandboxUnavailable(AnonlibError):
     """No process that decodes photos can be started: a sentence about this machine, and about no photo."""
 
 
+class ClipsUnavailable(AnonlibError):
+    """PyAV, which reads and writes clips, is not installed here."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The input has clips, and PyAV, which reads and writes them, is not installed: run "
+            "pip install 'anonlib[clips]', or give a pattern that leaves them out."
+        )
+
+
 class SandboxDied(AnonlibError):
     """The process did not answer as it should, and why; `from_outside` if another process ended it."""
 

@@ -28,6 +28,15 @@ IMAGE_TYPES = {
 """Media types by the endings that an image's name may have; HEIC is known, and quarantined."""
 IMAGE_EXTENSIONS = frozenset(IMAGE_TYPES)
 _AS_THEY_ARE = frozenset({"image/jpeg", "image/png", "image/webp", "image/heic"})
+CLIP_TYPES = {
+    "mp4": "video/mp4",
+    "m4v": "video/mp4",
+    "mov": "video/quicktime",
+    "mkv": "video/x-matroska",
+    "webm": "video/webm",
+    "avi": "video/x-msvideo",
+}
+"""Media types by the endings that a clip's name may have."""
 CONVERTED = frozenset(ending for ending, kind in IMAGE_TYPES.items() if kind not in _AS_THEY_ARE)
 """Endings of images that are released as PNG."""
 MAX_NAME = 1024
@@ -82,6 +91,14 @@ _IMAGE_START = re.compile(
     rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|.{4}ftyp(avi[fs]|mif1|msf1|hei[cmsx]|hev[cmx])",
     re.DOTALL,
 )
+_CLIP_START = {
+    "mov": re.compile(rb".{4}ftypqt  |\0.{3}(moov|mdat|wide|free|skip|pnot)", re.DOTALL),
+    "mp4": re.compile(rb".{4}ftyp(?!avi[fs]|mif1|msf1|hei[cmsx]|hev[cmx])", re.DOTALL),
+    "webm": re.compile(rb"\x1a\x45\xdf\xa3.{,60}webm", re.DOTALL),
+    "matroska": re.compile(rb"\x1a\x45\xdf\xa3", re.DOTALL),
+    "avi": re.compile(rb"RIFF.{4}AVI[ \x19]", re.DOTALL),
+}
+"""How a clip begins, by its container."""
 _IMAGE_WITHIN = re.compile(
     rb"\xff\xd8\xff[\xe0\xe1]..(JFIF|Exif)\0|\x89PNG\r\n\x1a\n|RIFF.{4}WEBPVP8|data:image/(?!svg)|"
     rb"(?<![A-Za-z0-9+/])(/9j/|iVBORw0KGgo|R0lGOD[dl]h|UklGR.{6}V0VCUF)[A-Za-z0-9+/\\\r\n]{40}",
@@ -155,6 +172,16 @@ def counted_kinds(left_out: Mapping[str, int]) -> str:
 def begins_as_image(head: bytes) -> bool:
     """Whether a file that begins with these bytes (32 are enough) is an image of a format that is known here."""
     return _IMAGE_START.match(head) is not None
+
+
+def clip_kind(head: bytes) -> str | None:
+    """The container (mp4, mov, matroska, webm, avi) of a clip that begins with these bytes (64 are enough), or None."""
+    return next((kind for kind, start in _CLIP_START.items() if start.match(head)), None)
+
+
+def is_clip(name: str, head: bytes = b"") -> bool:
+    """Whether a file is a clip: by its first bytes, or where they are of no known image, by its name's ending."""
+    return clip_kind(head) is not None or (suffix_of(name) in CLIP_TYPES and not begins_as_image(head))
 
 
 def holds_image(value: Any) -> bool:

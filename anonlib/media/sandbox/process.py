@@ -19,8 +19,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -51,11 +51,9 @@ from anonlib.media.sandbox.worker import (
     shared_bytes,
 )
 
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.media.sandbox import worker; worker.main()"
-)
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from anonlib.media.sandbox import {0}; {0}.main()"
 _START_SECONDS = 120.0
-_MOST_JSON = 1 << 14
+MOST_JSON = 1 << 14
 _KEPT_BYTES = 32 << 20
 _HEADER_BYTES = 1 << 16
 _MOST_IDLE = max(4, os.cpu_count() or 1)
@@ -98,6 +96,10 @@ class DecoderProcess:
     """
 
     layers: tuple[str, ...] = ()
+    _worker = "worker"
+    """The module of this package that the process runs, unless `program` is given."""
+    _files: tuple[int, ...] = ()
+    """Open files that it gets beside the shared memory."""
 
     def __init__(self, max_mpx: float, seconds: float, program: Sequence[str] | None = None) -> None:
         self.max_mpx, self.seconds = max_mpx, seconds
@@ -106,15 +108,18 @@ class DecoderProcess:
         if program is None:
             # Where it finds this very anonlib, and the libraries that this process uses.
             paths = [*(str(Path(entry).resolve()) for entry in sys.path), str(Path(__file__).resolve().parents[3])]
-            program = (sys.executable, "-I", "-S", "-c", _START, json.dumps(paths))
+            program = (sys.executable, "-I", "-S", "-c", _START.format(self._worker), json.dumps(paths))
         try:
             self._start(program)
         except (OSError, OverflowError) as error:
             raise SandboxUnavailable(f"the process that decodes photos cannot be started: {error}") from None
         self._wait_until_ready()
 
+    def _shared_bytes(self) -> int:
+        return shared_bytes(self.max_mpx)
+
     def _start(self, program: Sequence[str]) -> None:
-        size = shared_bytes(self.max_mpx)
+        size = self._shared_bytes()
         libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         make_undumpable()
         shared = os.memfd_create("anonlib-photo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -124,11 +129,11 @@ class DecoderProcess:
             fcntl.fcntl(shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._shared = mmap.mmap(shared, size)
             self._process = subprocess.Popen(
-                [*program, str(shared), repr(self.max_mpx), repr(self.seconds)],
+                [*program, *map(str, (*self._files, shared)), repr(self.max_mpx), repr(self.seconds)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(shared,),
+                pass_fds=(*self._files, shared),
                 cwd="/",
                 env=libraries | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 process_group=0,  # Ctrl-C at the terminal is not meant for it
@@ -175,27 +180,40 @@ class DecoderProcess:
         Raises ImageProblem, and SandboxDied after which it must not be used again.
         """
         self._busy, deadline = True, time.monotonic() + self.seconds
+        head = REQUEST.pack(wanted, len(data), len(extra), -1 if least_side is None else least_side)
+        with self._watched():
+            self._send(b"".join([head, data, extra]))
+            result = self._checked(self._answer(_ANSWERS, MOST_JSON, deadline), wanted)
+        self._busy, self.used = False, True
+        if isinstance(result, ImageProblem):
+            raise result
+        return result
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What goes wrong with the process, as an ImageProblem where it takes too long and else as SandboxDied."""
         try:
-            self._channel.settimeout(self.seconds)
-            head = REQUEST.pack(wanted, len(data), len(extra), -1 if least_side is None else least_side)
-            self._channel.sendall(b"".join([head, data, extra]))
-            (size,) = ANSWER.unpack(self._received(ANSWER.size, deadline))
-            if size > _MOST_JSON:
-                raise ValueError(f"{size} bytes")
-            answer = _ANSWERS.validate_json(self._received(size, deadline))
-            if self._unread:
-                raise ValueError("more than an answer")
-            result = self._checked(answer, wanted)
+            yield
         except TimeoutError:
             raise ImageProblem(Reason.TIME, self._too_long) from None
         except OSError:
             raise self._death() from None
         except ValueError:  # pydantic's ValidationError is one
             raise SandboxDied("decoding it made the decoder answer with something that is no photo") from None
-        self._busy, self.used = False, True
-        if isinstance(result, ImageProblem):
-            raise result
-        return result
+
+    def _send(self, request: bytes) -> None:
+        self._channel.settimeout(self.seconds)
+        self._channel.sendall(request)
+
+    def _answer(self, answers: TypeAdapter[Any], most: int, deadline: float) -> Any:
+        """The next answer, of at most `most` bytes and one of `answers`; raises ValueError and OSError."""
+        (size,) = ANSWER.unpack(self._received(ANSWER.size, deadline))
+        if size > most:
+            raise ValueError(f"{size} bytes")
+        answer = answers.validate_json(self._received(size, deadline))
+        if self._unread:
+            raise ValueError("more than an answer")
+        return answer
 
     def _checked(self, answer: Any, wanted: int) -> Picture | ImageProblem | int | bytes:
         """An answer against what was asked for, pixels copied; raises ValueError."""

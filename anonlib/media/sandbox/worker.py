@@ -73,31 +73,21 @@ def shared_bytes(max_mpx: float) -> int:
 
 def main(read: Callable[..., Picture] = decode) -> None:
     """Serve photo after photo until the socket ends; the last three arguments are its `DecoderProcess`'s."""
-    shared_fd, max_mpx, seconds = int(sys.argv[-3]), float(sys.argv[-2]), float(sys.argv[-1])
-    channel = socket.socket(fileno=os.dup(0))
-    shared = np.frombuffer(mmap.mmap(shared_fd, shared_bytes(max_mpx)), np.uint8)
-    os.close(shared_fd)
+    max_mpx, seconds = float(sys.argv[-2]), float(sys.argv[-1])
+    channel, shared = channel_and_memory(shared_bytes(max_mpx))
     Image.preinit()
     _load_what_comes_late()
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 2)  # libraries complain there of damaged files
-    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    for what, most in _LIMITS.items():
-        resource.setrlimit(what, (most, most))
-    granted = confine()
-    channel.sendall(READY.pack(READY_WORD, sum(1 << LAYERS.index(layer) for layer in granted)))
-    while request := _received(channel, REQUEST.size):
+    in_use = confined(channel)
+    while request := received(channel, REQUEST.size):
         wanted, size, more, side = REQUEST.unpack(request)
         least_side = None if side < 0 else side
         pixels = 0 if wanted == HEADER else round(max_mpx * 1e6 * _PX_BYTES)
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        memory = in_use + (size + more) * 2 + pixels + _SPARE_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
+        limit_memory(in_use + (size + more) * 2 + pixels + _SPARE_BYTES)
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         answer: Any
         try:
             try:
-                file, extra = _received(channel, size), _received(channel, more)
+                file, extra = received(channel, size), received(channel, more)
                 if wanted == HEADER:
                     answer = decoded_bytes(file, least_side=least_side)
                 elif wanted == REPLACE:
@@ -119,6 +109,33 @@ def main(read: Callable[..., Picture] = decode) -> None:
             os._exit(OUT_OF_MEMORY)
         signal.setitimer(signal.ITIMER_REAL, 0)
         channel.sendall(ANSWER.pack(len(body)) + body)
+
+
+def channel_and_memory(size: int) -> tuple[socket.socket, NDArray[np.uint8]]:
+    """The socket, and the (size,) bytes that are shared with the caller."""
+    shared_fd = int(sys.argv[-3])
+    channel = socket.socket(fileno=os.dup(0))
+    shared = np.frombuffer(mmap.mmap(shared_fd, size), np.uint8)
+    os.close(shared_fd)
+    return channel, shared
+
+
+def confined(channel: socket.socket) -> int:
+    """Give up all rights and say so to the caller; returns the bytes of address space in use."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 2)  # libraries complain there of damaged files
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for what, most in _LIMITS.items():
+        resource.setrlimit(what, (most, most))
+    granted = confine()
+    channel.sendall(READY.pack(READY_WORD, sum(1 << LAYERS.index(layer) for layer in granted)))
+    return in_use
+
+
+def limit_memory(size: int) -> None:
+    """Bound the address space to `size` bytes."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
 def _load_what_comes_late() -> None:
@@ -181,7 +198,7 @@ def _compare(file: bytes, extra: bytes) -> int:
     return exact.changed_blocks(file, rest[size:], bits.reshape(height, width).astype(bool))
 
 
-def _received(channel: socket.socket, size: int) -> bytes:
+def received(channel: socket.socket, size: int) -> bytes:
     """Exactly `size` bytes; none if the other end is gone."""
     buffer = bytearray(size)
     rest = memoryview(buffer)

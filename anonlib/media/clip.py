@@ -1,0 +1,395 @@
+"""Clips: what a file holds, its frames in windows, and the writer of a new clip from frames.
+
+A clip's file is demuxed and decoded by a process of its own that is confined as that of photos is; this process sees
+checked numbers, pixels and samples of sound, and encodes those alone. So no tag, subtitle, position or chapter has a
+way through. PyAV (FFmpeg's libraries) is imported when a clip comes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from anonlib.codes import Note, Reason, Stripped
+from anonlib.config import ClipConfig, LimitsConfig
+from anonlib.datasets.names import is_clip
+from anonlib.errors import ClipsUnavailable, ImageProblem, SandboxDied
+from anonlib.media.sandbox.process import MOST_JSON, DecoderProcess
+
+__all__ = ["ClipInfo", "ClipWriter", "Frame", "clip_info", "is_clip", "read_frames"]
+
+WINDOW = 16
+"""Frames that are decoded at once; fewer where they are larger than full HD."""
+_MUXERS = {"mp4": "mp4", "mov": "mov", "matroska": "matroska", "webm": "webm", "avi": "avi"}
+_AUDIO = {"webm": "libopus", "avi": "ac3"}
+_THREADS = 4
+"""Of the encoders, whatever the machine has: x264 decides by their number how it cuts a clip."""
+SOUND_RATE = 48_000
+"""Samples a second of sound."""
+_MOST_TICKS = 1_000_000
+
+_Natural = Annotated[int, Field(ge=1, lt=1 << 40)]
+_Integer = Annotated[int, Field(gt=-(1 << 62), lt=1 << 62)]
+_Level = Annotated[int, Field(ge=0, le=32)]
+
+
+class _Described(NamedTuple):
+    """The answer to INFO."""
+
+    width: _Natural
+    height: _Natural
+    frames: _Natural
+    rate: _Natural
+    rate_over: _Natural
+    tick: _Natural
+    tick_over: _Natural
+    aspect: _Natural
+    aspect_over: _Natural
+    start: _Integer
+    start_over: _Natural
+    end: _Integer
+    end_over: _Natural
+    matrix: _Level
+    primaries: _Level
+    transfer: _Level
+    container: Literal["mp4", "mov", "matroska", "webm", "avi"]
+    codec: Annotated[str, Field(max_length=32, pattern=r"^[a-z0-9_]+$")]
+    audio: bool
+    stripped: Annotated[tuple[Stripped, ...], Field(max_length=16)]
+    notes: Annotated[tuple[Note, ...], Field(max_length=8)]
+
+
+_Problem = tuple[Reason, Annotated[str, Field(max_length=300)]]
+_Block = Annotated[list[_Integer], Field(min_length=2, max_length=5)]
+_ANSWERS: TypeAdapter[Any] = TypeAdapter(_Described | _Problem | list[_Block], config=ConfigDict(strict=True))
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a clip is, as a player shows it: `width` and `height` in px after its rotation, `rate` in frames a second.
+
+    frames: as many packets as its video has, which is nearly always the number of frames. duration: until the end of
+    the last frame, in s. container: mp4, mov, matroska, webm or avi, which the output is too. audio: whether it has
+    sound. stripped and notes: what a release leaves out and converts. time_base: what times are multiples of, in s.
+    aspect: width to height of a px. colour: matrix, primaries and transfer as ITU-T H.273 numbers them.
+    """
+
+    width: int
+    height: int
+    frames: int
+    rate: Fraction
+    duration: float
+    container: str
+    codec: str
+    audio: bool
+    stripped: tuple[Stripped, ...]
+    notes: tuple[Note, ...]
+    time_base: Fraction
+    aspect: Fraction
+    end: Fraction
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame: its number from 0, its time in s as the file says it, and its px (H, W, 3) uint8."""
+
+    index: int
+    time: Fraction
+    rgb: NDArray[np.uint8]
+
+
+class _ClipProcess(DecoderProcess):
+    """The process of one clip; see clip_worker.py."""
+
+    _worker = "clip_worker"
+
+    def __init__(self, path: Path, limits: LimitsConfig) -> None:
+        if find_spec("av") is None:
+            raise ClipsUnavailable
+        from anonlib.media.sandbox import clip_worker
+
+        self.protocol, self._limits = clip_worker, limits
+        with path.open("rb") as file:
+            self._files = (file.fileno(),)
+            super().__init__(limits.clip_mpx, limits.image_seconds)
+
+    def _shared_bytes(self) -> int:
+        return self.protocol.clip_bytes(self.max_mpx)
+
+    def request(self, wanted: int, most: int = 0) -> None:
+        """Ask for INFO, or for the next frames or sound; the process works while the caller does."""
+        self._deadline = time.monotonic() + self.seconds
+        with self._watched():
+            self._send(self.protocol.REQUEST.pack(wanted, most, self._limits.clip_minutes, self._limits.clip_fps))
+
+    def described(self) -> _Described:
+        """The answer to INFO; raises ImageProblem and SandboxDied."""
+        answer = self._next()
+        if not isinstance(answer, _Described):
+            raise SandboxDied("reading the clip made the decoder answer with something else")
+        return answer
+
+    def arrays(self, sides: int) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
+        """Copies of the arrays that were asked for, of so many `sides`, and what is said of each; raises as described.
+
+        They end with the clip.
+        """
+        answer, start = self._next(), 0
+        if not isinstance(answer, list) or len(answer) > WINDOW:
+            raise SandboxDied("reading the clip made the decoder answer with something else")
+        for block in answer:
+            shape, about = block[:sides], block[sides:]
+            if min(shape) < 1 or start + math.prod(shape) > len(self._shared):
+                raise SandboxDied("reading the clip made the decoder answer with a size that cannot be")
+            yield self._copied(start, tuple(shape)), about
+            start += math.prod(shape)
+
+    def _next(self) -> Any:
+        with self._watched():
+            answer = self._answer(_ANSWERS, MOST_JSON, self._deadline)
+        if isinstance(answer, tuple) and not isinstance(answer, _Described):
+            raise ImageProblem(*answer) if answer[1].isprintable() else SandboxDied("reading the clip failed")
+        return answer
+
+
+@contextmanager
+def _process(path: Path, limits: LimitsConfig) -> Iterator[_ClipProcess]:
+    process = _ClipProcess(path, limits)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def clip_info(path: Path, limits: LimitsConfig, *, keep_audio: bool = False) -> ClipInfo:
+    """What the clip in a local file is; raises ImageProblem for one that cannot be released, and SandboxUnavailable.
+
+    Every packet of the file is read, and its first frame decoded.
+    """
+    if path.stat().st_size > limits.clip_mib * (1 << 20):
+        over = f"the clip is over the limit of {limits.clip_mib:g} MiB (limits.clip_mib)"
+        raise ImageProblem(Reason.TOO_LARGE, over)
+    for last in (False, True):
+        try:
+            with _process(path, limits) as process:
+                process.request(process.protocol.INFO)
+                found = process.described()
+            break
+        except SandboxDied as death:
+            _raise_unless_again(death, last)
+    end = Fraction(found.end, found.end_over)
+    stripped = {*found.stripped, *([Stripped.AUDIO] if found.audio and not keep_audio else [])}
+    return ClipInfo(
+        found.width,
+        found.height,
+        found.frames,
+        Fraction(found.rate, found.rate_over),
+        float(end - Fraction(found.start, found.start_over)),
+        found.container,
+        found.codec,
+        found.audio,
+        tuple(sorted(stripped)),
+        found.notes,
+        Fraction(found.tick, found.tick_over),
+        Fraction(found.aspect, found.aspect_over),
+        end,
+        (found.matrix, found.primaries, found.transfer),
+    )
+
+
+def _raise_unless_again(death: SandboxDied, last: bool) -> None:
+    """A process that something outside ended says nothing about its clip, so it is tried once more."""
+    if last or not death.from_outside:
+        raise ImageProblem(death.reason, str(death)) from None
+
+
+def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW) -> Iterator[list[Frame]]:
+    """All frames in order, in lists of at most `window` (1 to 16); the next one is decoded while the caller works.
+
+    Raises ImageProblem where a frame cannot be decoded, and SandboxUnavailable.
+    """
+    done, last = 0, False
+    while True:
+        try:
+            with _process(path, limits) as process:
+                index = 0
+                process.request(process.protocol.FRAMES, window)
+                while True:
+                    frames = []
+                    for rgb, (over, under) in process.arrays(3):
+                        frames.append(Frame(index, Fraction(over, under), rgb))
+                        index += 1
+                    if not frames:
+                        return
+                    process.request(process.protocol.FRAMES, window)
+                    if fresh := [frame for frame in frames if frame.index >= done]:
+                        del frames, rgb
+                        done = index
+                        yield fresh
+                        fresh.clear()
+        except SandboxDied as death:
+            _raise_unless_again(death, last)
+            last = True
+
+
+def _read_sound(path: Path, limits: LimitsConfig) -> Iterator[NDArray[np.int16]]:
+    """The sound from second 0 on as blocks (samples, channels) of SOUND_RATE; raises as read_frames."""
+    with _process(path, limits) as process:
+        while True:
+            process.request(process.protocol.SOUND, WINDOW)
+            blocks = list(process.arrays(2))
+            if not blocks:
+                return
+            yield from (block.view(np.int16) for block, _ in blocks)
+
+
+class ClipWriter:
+    """A new clip at `path`, of the container, size and times of `info`: H.264, in WebM VP9. Equal frames, equal bytes.
+
+    With `source` the sound of that clip comes along. An exception removes what was written. Raises ImageProblem where
+    the source's sound cannot be decoded.
+    """
+
+    def __init__(
+        self, path: Path, info: ClipInfo, source: Path | None, settings: ClipConfig, limits: LimitsConfig
+    ) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        self._av, self._path, self._info = av, path, info
+        options = {"fflags": "+bitexact", **({"movflags": "+faststart"} if info.container in ("mp4", "mov") else {})}
+        self._out = av.open(str(path), "w", format=_MUXERS[info.container], options=options)
+        self._reformatter = VideoReformatter()
+        self._stream = self._video(settings)
+        self._tick = self._stream.codec_context.time_base
+        self._last: int | None = None
+        self._ends: dict[int, int] = {}
+        # x264 describes itself and its settings in an SEI unit (type 6) of the first frame.
+        self._sound: Iterator[NDArray[np.int16]] = iter(())
+        self._audio, self._samples = None, 0
+        if source is not None and info.audio:
+            self._sound = _read_sound(source, limits)
+            self._audio = self._first_sound()
+        self._out.start_encoding()
+        # x264 describes itself and its settings in an SEI unit (type 6) of the first frame.
+        units = "filter_units=remove_types=6"
+        self._bare = None if info.container == "webm" else av.BitStreamFilterContext(units, self._stream)
+
+    def _video(self, settings: ClipConfig) -> Any:
+        info, vp9 = self._info, self._info.container == "webm"
+        stream: Any = self._out.add_stream("libvpx-vp9" if vp9 else "libx264", rate=info.rate)
+        context = stream.codec_context
+        context.width, context.height = info.width, info.height
+        context.pix_fmt = "yuv420p" if vp9 or not (info.width % 2 or info.height % 2) else "yuv444p"
+        fine = info.time_base.denominator <= _MOST_TICKS
+        context.time_base = info.time_base if fine else Fraction(1, 90_000)
+        context.sample_aspect_ratio = info.aspect
+        context.colorspace, context.color_primaries, context.color_trc = info.colour
+        context.color_range = 1
+        context.thread_count = _THREADS
+        context.flags |= self._av.codec.context.Flags.bitexact
+        if vp9:
+            crf = settings.crf + 12
+            speed = {"deadline": "good", "cpu-used": "5", "tile-columns": "2", "frame-parallel": "0"}
+            context.bit_rate = 0
+            context.options = {"crf": str(crf), **speed}
+        else:
+            # AVI has no times of its own, so its frames must not be reordered.
+            context.options = {"crf": str(settings.crf), "preset": "veryfast"}
+            context.options |= {"bf": "0"} if info.container == "avi" else {}
+        return stream
+
+    def write(self, rgb: NDArray[np.uint8], time: Fraction) -> None:
+        """The next frame (H, W, 3), shown from `time` on; times grow."""
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb))
+        at = round(time / self._tick)
+        at = at if self._last is None else max(at, self._last + 1)
+        if self._last is not None:
+            self._ends[self._last] = at
+        self._mux_sound(at * self._tick)
+        self._last = at
+        self._mux(self._stream.encode(self._as_coded(frame, at)))
+
+    def _as_coded(self, frame: Any, at: int) -> Any:
+        from av.video.reformatter import ColorRange
+
+        from anonlib.media.sandbox.clip_worker import ACCURATE
+
+        context, matrix = self._stream.codec_context, self._info.colour[0]
+        coded = self._reformatter.reformat(
+            frame,
+            format=context.pix_fmt,
+            interpolation=ACCURATE,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        coded.pts, coded.time_base = at, self._tick
+        return coded
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            end = self._ends.pop(packet.pts, None)
+            if end is not None:
+                packet.duration = end - packet.pts
+            self._out.mux(self._bare.filter(packet) if self._bare else packet)
+
+    def _first_sound(self) -> Any:
+        """The stream for the sound; None where there is no sample of it."""
+        first = next(self._sound, None)
+        if first is None:
+            return None
+        self._sound = chain([first], self._sound)
+        stream: Any = self._out.add_stream(_AUDIO.get(self._info.container, "aac"), rate=SOUND_RATE)
+        stream.codec_context.layout = "mono" if first.shape[1] == 1 else "stereo"
+        stream.codec_context.bit_rate = 96_000 * first.shape[1]
+        stream.codec_context.flags |= self._av.codec.context.Flags.bitexact
+        return stream
+
+    def _mux_sound(self, until: Fraction | None) -> None:
+        """Encode the sound up to a time in s or to its end, so that the muxer need not hold either stream back."""
+        while self._audio is not None and (until is None or self._samples < until * SOUND_RATE):
+            block = next(self._sound, None)
+            if block is None:
+                self._out.mux(self._audio.encode(None))
+                self._audio = None
+                return
+            frame = self._av.AudioFrame.from_ndarray(
+                block.reshape(1, -1), format="s16", layout=self._audio.codec_context.layout.name
+            )
+            frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, self._samples, Fraction(1, SOUND_RATE)
+            self._samples += len(block)
+            self._out.mux(self._audio.encode(frame))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._mux_sound(None)
+        if self._last is not None:
+            self._ends[self._last] = max(self._last + 1, round(self._info.end / self._tick))
+            self._mux(self._stream.encode(None))
+        self._out.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        self._out.close()
+        self._path.unlink(missing_ok=True)
