@@ -58,6 +58,8 @@ class Reason(StrEnum):
     MEMORY = "memory", "decoding it needs more memory than it may take"
     TIME = "time", "decoding it took longer than it may take (limits.image_seconds)"
     CRASHED = "crashed", "decoding it ended the process that decodes it"
+    NO_BOXES = "no-boxes", "it has no boxes (input.boxes_field), and the job has no detector"
+    BAD_BOXES = "bad-boxes", "its boxes (input.boxes_field) cannot be read, or lie outside it"
     SCAN_FAILED = "scan-failed", "the scan of the image failed"
     NOT_SCANNED = "not-scanned", "the image was not there when the dataset was scanned"
     CHANGED = "changed", "the image is not the one that was scanned"

@@ -28,6 +28,7 @@ from anonlib.storage import StorageOptions
 
 SHARDS_OF_A_GPU = 4
 """Shards that an actor with a GPU works on at once, so that the GPU computes while others decode and paste."""
+NO_DETECTOR = "none"
 MACHINE_LIMITS = ("chunk", "memory_mib")
 """Limits that say how much is held at once; results do not depend on them, so runs may differ in them."""
 
@@ -51,6 +52,28 @@ class InputConfig(_Frozen):
         "The member or column that holds the image; several as a list (a flag: with commas), `*` for every one.", None
     )
     key_field: str | None = _key("The column that holds the key (Parquet).", None)
+    boxes_field: str | None = _key(
+        "The sidecar's field or the column with boxes of yours, hidden beside what the detector finds.", None
+    )
+    boxes_format: Literal["xyxy", "xywh", "xyxyn", "xywhn", "yolo"] = _key(
+        "Corners, or corner and size (COCO's), in px of the upright image; with n, and yolo's centre and size, as "
+        "shares of its sides.",
+        "xyxy",
+    )
+    boxes_kinds: dict[str, str] = Field(
+        default_factory=dict,
+        description="What your kinds mean, such as `{0: face, crowd: ignore}`; a box without a kind is a face. A face "
+        "is replaced; any other kind is hidden as `fallback` says.",
+    )
+    boxes_ignore: bool = _key(
+        "What the detector finds inside boxes of the kind `ignore` stays as it is; else such boxes change nothing.",
+        False,
+    )
+
+    @field_validator("boxes_kinds", mode="before")
+    @classmethod
+    def _by_text(cls, value: Any) -> Any:
+        return {str(name): kind for name, kind in value.items()} if isinstance(value, dict) else value
 
     @field_validator("image_field", mode="before")
     @classmethod
@@ -76,7 +99,7 @@ class DetectorConfig(_Frozen):
 
     name: str = _key(
         "What finds faces: centerface, yuface, or scrfd with a network of yours; several as a list (a flag: with "
-        "commas), for what any of them finds.",
+        "commas), for what any of them finds; none, for boxes of yours alone.",
         "centerface",
     )
     path: str | None = _key("Of scrfd: your .onnx file, or the folder of an InsightFace pack.", None)
@@ -93,6 +116,11 @@ class DetectorConfig(_Frozen):
     def names(self) -> tuple[str, ...]:
         """The detectors in their order, each once."""
         return tuple(dict.fromkeys(name.strip() for name in self.name.split(",")))
+
+    @property
+    def searching(self) -> DetectorConfig:
+        """What looks for faces in a release: these detectors, or CenterFace where a job has boxes alone."""
+        return self.model_copy(update={"name": "centerface"}) if self.names == (NO_DETECTOR,) else self
 
 
 class LimitsConfig(_Frozen):
@@ -340,6 +368,8 @@ class JobConfig(_Frozen):
                     f"{first} ({places[first]}) and {second} ({places[second]}) must be separate places: workspace "
                     "and ledger hold personal data, the output leaves the building, and a purge keeps the ledger"
                 )
+        if NO_DETECTOR in self.detector.names and (len(self.detector.names) > 1 or not self.input.boxes_field):
+            raise ValueError("detector.name: none stands alone, and needs input.boxes_field")
         if self.signing and not self.signing.named:
             raise ValueError("signing: name a secret by signing.env, .file, .manager or .kms, or leave it out")
         if self.ledger and not self.secret.named:

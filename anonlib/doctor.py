@@ -144,7 +144,7 @@ def _first_sample(job: JobConfig, dataset: Dataset, shard: Shard) -> Iterator[Ch
         yield CheckResult("warning", "input", found, advice)
     if sample is not None and sample.problem is None:
         beside = Beside()
-        beside.add([sample], None)
+        beside.add([sample], job.input)
         if missing := beside.missing(job.keep_fields):
             names = ", ".join(map(repr, missing))
             yield CheckResult("warning", "keep_fields", f"the first sample has no field {names}", "check the spelling")

@@ -282,15 +282,18 @@ class Job:
         return hear
 
     def _check_labels(self, least: int = 1) -> None:
-        """Raise JobError where of `least` images or more none has the field that names the person: it is wrong."""
-        field, beside = self.config.input.subject_field, self._beside()
-        if field and beside.samples >= least and not beside.labelled:
-            names = [name for name, _ in beside.fields.most_common(_MOST_NAMES)]
-            raise JobError(
-                f"none of the {beside.samples:,} readable images has the field {field!r} that input.subject_field "
-                f"names (they have: {', '.join(sorted(names)) or 'none'}); correct it, or leave it out to have faces "
-                "clustered by likeness"
-            )
+        """Raise JobError where of `least` images or more none has the field of labels or of boxes: it is wrong."""
+        wanted, beside = self.config.input, self._beside()
+        for key, field, found, without in (
+            ("subject_field", wanted.subject_field, beside.labelled, "have faces clustered by likeness"),
+            ("boxes_field", wanted.boxes_field, beside.boxed, "hide what the detector finds"),
+        ):
+            if field and beside.samples >= least and not found:
+                names = [name for name, _ in beside.fields.most_common(_MOST_NAMES)]
+                raise JobError(
+                    f"none of the {beside.samples:,} readable images has the field {field!r} that input.{key} names "
+                    f"(they have: {', '.join(sorted(names)) or 'none'}); correct it, or leave it out to {without}"
+                )
 
     @property
     def scan_key(self) -> str:

@@ -28,6 +28,7 @@ RUN_MODULES = frozenset(
     {"PIL", "cv2", "faiss", "onnx", "onnxruntime", "openvino", "ray", "scipy", "simplejpeg", "torch", "turbojpeg"}
 )
 """What the extra `run` installs. Without it releases can be verified, and jobs asked for their status and purged."""
+STAY = "stay as they are, in areas that the dataset ignores"
 _TOP_REASONS = 8
 _FEW_CLASSES = 10
 _NAME, _FIGURE, _TARGET = 50, 20, 80
@@ -127,12 +128,14 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
         return []
     counts = certificate.counts
     if certificate.claim.kind == "none":
-        return [("claim", "none (docs/methods.md)")]
+        stay = [("", f"{counts.ignored:,} faces {STAY}")] if counts.ignored else []
+        return [("claim", "none (docs/methods.md)"), *stay]
     rows = [("claim", f"{certificate.claim}: {counts.replaced:,} of {counts.faces:,} faces are inside it")]
     why = {
         "are hidden under ellipses": counts.solid,
         "wear another face than planned": counts.next_surrogate,
         "show a face of the gallery by lot, since too few people could hide together": counts.by_lot,
+        STAY: counts.ignored,
         "are in quarantined images": counts.withheld,
     }
     outside = ", ".join(f"{count:,} {what}" for what, count in why.items() if count)

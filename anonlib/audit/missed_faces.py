@@ -67,9 +67,10 @@ def look_twice(
     cv2.setNumThreads(1)
     config = job.config
     side = min(round(SCALE * config.detector.side), LARGEST)
-    detector = open_detector(config.detector, side=side, device=device_of(config))
+    searching = config.detector.searching
+    detector = open_detector(searching, side=side, device=device_of(config))
     other = {"name": SECOND_DETECTOR, "path": None, "score": max(SECOND_SCORE, config.detector.score)}
-    second = open_detector(config.detector.model_copy(update=other), device=device_of(config))
+    second = open_detector(searching.model_copy(update=other), device=device_of(config))
     released = JobImages(config, job.dataset.format)
     images: list[float] = []
     missed: list[MissedFace] = []
@@ -90,7 +91,7 @@ def look_twice(
         report("second look", outcome, len(job.shards))
     finding = Missed(
         second=rate(np.array(images), np.arange(len(images)), seed=seed),
-        second_by=SECOND_BY.format(config.detector.name),
+        second_by=SECOND_BY.format(searching.name),
         sampled=sampled,
         wrong=wrong,
         upper=upper_bound(wrong, sampled),

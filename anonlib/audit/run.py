@@ -161,7 +161,7 @@ def _measured(
         utility=tuple(utility),
         missed=missed,
         models=models_of(
-            certificate, {*LOOKED_WITH, NETWORK, *({SECOND_DETECTOR, *config.detector.names} & MODELS.keys())}
+            certificate, {*LOOKED_WITH, NETWORK, *({SECOND_DETECTOR, *config.detector.searching.names} & MODELS.keys())}
         ),
         software=software(),
     )

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from anonlib.datasets.base import Dataset, Item, Listing, Sample, Shard, ShardWriter, label
+from anonlib.datasets.base import Dataset, Item, Listing, Sample, Shard, ShardWriter, label, values_of
 from anonlib.datasets.folder import FolderDataset, is_metadata, may_be_image
 from anonlib.datasets.names import counted_kinds
 from anonlib.datasets.parquet import ParquetDataset
@@ -34,6 +34,7 @@ __all__ = [
     "label",
     "open_dataset",
     "open_input",
+    "values_of",
 ]
 
 DATASETS: dict[str, type[Dataset]] = {"webdataset": WebDataset, "parquet": ParquetDataset, "folder": FolderDataset}
@@ -101,14 +102,14 @@ def open_input(job: JobConfig) -> Dataset:
         options=job.storage.input_options,
         image_field=job.input.image_field,
         key_field=job.input.key_field,
-        fields=_needed(job.keep_fields, job.input.subject_field),
+        fields=_needed(job.keep_fields, job.input.subject_field, job.input.boxes_field),
     )
 
 
-def _needed(keep: tuple[str, ...], subject: str | None) -> frozenset[str]:
-    """The names of columns that may hold what the job keeps, or its labels."""
+def _needed(keep: tuple[str, ...], *read: str | None) -> frozenset[str]:
+    """The names of columns that may hold what the job keeps, or reads: its labels and boxes."""
     names = {name.removeprefix("json:") for name in keep} | set(keep)
-    if subject:
-        plain = subject.removeprefix("json:")
-        names |= {subject, plain, plain.partition(".")[0], "json"}
+    for field in filter(None, read):
+        plain = field.removeprefix("json:")
+        names |= {field, plain, plain.partition(".")[0], "json"}
     return frozenset(names)

@@ -466,14 +466,16 @@ def label(sample: Sample, subject_field: str) -> str | None:
     """
     if subject_field == FOLDER_PARENT:
         return sample.key.rpartition("/")[0].rpartition("/")[2] or None
-    name = subject_field.removeprefix("json:")
-    places = [sample.fields] if name == subject_field else []
+    return next((text for value in values_of(sample, subject_field) if (text := _as_label(value))), None)
+
+
+def values_of(sample: Sample, field: str) -> Iterator[Any]:
+    """What a sample has under the name of a member, column or JSON key (see `label`), the nearest first."""
+    name = field.removeprefix("json:")
+    places = [sample.fields] if name == field else []
     places += [json_object(value) for key, value in sample.fields.items() if suffix_of(f"x.{key}") == "json"]
     for place in places:
-        for value in (place.get(name), _nested(place, name)):
-            if text := _as_label(value):
-                return text
-    return None
+        yield from (value for value in (place.get(name), _nested(place, name)) if value is not None)
 
 
 def _nested(value: Any, dotted: str) -> Any:

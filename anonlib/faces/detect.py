@@ -7,10 +7,10 @@ from functools import reduce
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
-from anonlib.config import DetectorConfig
+from anonlib.config import NO_DETECTOR, DetectorConfig
 from anonlib.errors import ConfigError, ModelUnusable, suggestion
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.faces.regions import Images, Regions, Sizes
+from anonlib.faces.regions import NO_REGIONS, Images, Regions, Sizes
 from anonlib.faces.scrfd import ScrfdDetector
 from anonlib.faces.yuface import YuFaceDetector
 from anonlib.media.codec import Picture
@@ -41,8 +41,24 @@ class Detector(Finder, Protocol):
         ...
 
 
+class NoDetector:
+    """Finds nothing: a job hides the boxes that its dataset brings."""
+
+    needs_file: ClassVar[bool] = False
+
+    @classmethod
+    def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:
+        """See Detector."""
+        return cls()
+
+    def detect(self, images: Images, full_sizes: Sizes | None = None) -> list[Regions]:
+        """See Finder."""
+        return [NO_REGIONS] * len(images)
+
+
 DETECTORS: dict[str, type[Detector]] = {
     "centerface": CenterFaceDetector,
+    NO_DETECTOR: NoDetector,
     "scrfd": ScrfdDetector,
     "yuface": YuFaceDetector,
 }

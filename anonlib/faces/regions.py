@@ -71,6 +71,9 @@ class Regions:
         return self.rows(self.is_face)
 
 
+NO_REGIONS = Regions(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
+
+
 def labelled_face(regions: Regions, size: tuple[int, ...]) -> int:
     """The row of the face that the label of an image of `size` (H, W, ...) means: large and central; -1 without one."""
     faces = regions.is_face

@@ -80,5 +80,5 @@ def method_of(settings: MethodConfig, files: Mapping[str, bytes] | None = None, 
 def models_of(job: JobConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The networks of the catalogue that scan and render of a job load, its detectors first that are among them."""
     method = METHODS[job.method.name]
-    detectors = tuple(name for name in job.detector.names if name in MODELS)
+    detectors = tuple(name for name in job.detector.searching.names if name in MODELS)
     return (*detectors, *method.describe), (*detectors, *method.recheck) if method.recheck else ()

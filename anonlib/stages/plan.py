@@ -44,7 +44,7 @@ from anonlib.synthesis.textures.average import Portrait, member_texture, portrai
 from anonlib.workspace import tables
 from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_store, sha256
 from anonlib.workspace.ledger_store import LedgerStore
-from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, FILLS, SUBJECTS, SURROGATES
+from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, FILLS, IGNORED, SUBJECTS, SURROGATES
 from anonlib.workspace.schemas import PORTRAITS as PORTRAIT_ROWS
 
 ASSIGNED = (
@@ -227,7 +227,7 @@ def assignment_table(method: Method, regions: pa.Table, of_face: Iterable[Surrog
     faces = iter(of_face)
     assigned = [
         next(faces)
-        if kind is None or method.name in FILLS
+        if kind is None or (method.name in FILLS and kind != IGNORED)
         else SurrogateAssignment(reason=f"a {kind} is hidden and not replaced")
         for kind in regions.column("kind").to_pylist()
     ]

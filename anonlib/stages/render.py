@@ -46,7 +46,7 @@ from anonlib.verification.certificate import NONE
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.release import Naming
-from anonlib.workspace.schemas import ELLIPSES, EXACT, LOT, NO_FACE, QUARANTINED, REENCODED, RELEASED
+from anonlib.workspace.schemas import ELLIPSES, EXACT, IGNORED, KEPT, LOT, NO_FACE, QUARANTINED, REENCODED, RELEASED
 from anonlib.workspace.secrets import open_in_worker
 from anonlib.workspace.tables import matrix
 
@@ -175,8 +175,11 @@ class RenderStage:
                 method = self.method.name if tries else hide
                 fallback = (LOT if tries else hide) if row["reason"] else None
                 faces.append(FaceState(row, method, tries, fallback=fallback, reason=row["reason"]))
+                if row["kind"] == IGNORED:
+                    faces[-1] = FaceState(row, KEPT, [], fallback=IGNORED, reason="it lies in an ignore area")
             decision = self.active.of(shard.shard_id, sample.key)
-            photo = ImageState(sample, picture, faces, picture.rgb.copy() if faces or decision else picture.rgb)
+            painted = decision or any(face.method != KEPT for face in faces)
+            photo = ImageState(sample, picture, faces, picture.rgb.copy() if painted else picture.rgb)
             carry_out(decision, photo, self.fallback.kind)
             boxes = np.array([face.planned["box"] for face in faces], np.float32).reshape(-1, 4)
             for number, face in enumerate(faces):
@@ -232,7 +235,7 @@ class RenderStage:
 
     def _replace(self, photo: ImageState, face: FaceState, surrogates: PlannedSurrogates) -> None:
         """Paint one face into `photo.out`, by its next surrogate if it has one left, else by the redaction."""
-        if photo.problem is not None:
+        if photo.problem is not None or face.method == KEPT:
             return
         with contained("replacing a face") as failure:
             if face.method == self.method.name and face.tries:

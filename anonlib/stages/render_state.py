@@ -34,7 +34,7 @@ from anonlib.synthesis.describe import happiness
 from anonlib.synthesis.redact import level_alpha
 from anonlib.verification.certificate import NONE, Claim
 from anonlib.workspace.layout import PlanStore
-from anonlib.workspace.schemas import MESH_POINTS
+from anonlib.workspace.schemas import KEPT, MESH_POINTS
 
 METHOD_VERSION = "4"
 MATCHED = "still matched the source"
@@ -123,7 +123,8 @@ class ImageState:
             return self.picture
         alpha, painted = self.picture.alpha.copy(), (self.out != self.rgb).any(axis=2)
         for face in self.faces:
-            level_alpha(alpha, face.box, painted if face.digest else None)
+            if face.method != KEPT:
+                level_alpha(alpha, face.box, painted if face.digest else None)
         return replace(self.picture, alpha=alpha)
 
 
@@ -159,7 +160,7 @@ class OutputRecheck:
         self, job: JobConfig, models: ModelBytes, near: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None
     ) -> None:
         self.recognizers = [Recognizer(name, load(models, name, job)) for name in VERIFIERS]
-        self.detector = open_detector(job.detector, models, side=_VIEW, device=device_of(job))
+        self.detector = open_detector(job.detector.searching, models, side=_VIEW, device=device_of(job))
         self._near = near
         self._described_by = near and Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
 

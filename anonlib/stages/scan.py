@@ -15,13 +15,14 @@ from typing import Any
 import cv2
 
 from anonlib.codes import Problem, Reason
-from anonlib.config import JobConfig
-from anonlib.datasets import Dataset, Sample, Shard, label
+from anonlib.config import NO_DETECTOR, InputConfig, JobConfig
+from anonlib.datasets import Dataset, Sample, Shard, label, values_of
 from anonlib.datasets.names import IMAGE_EXTENSIONS, json_object, suffix_of
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
 from anonlib.faces.detect import detect_as_shown, open_detector
-from anonlib.faces.regions import FACE, labelled_face
+from anonlib.faces.given import given_regions, joined
+from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
 from anonlib.models.requirements import ModelBytes, device_of
@@ -36,23 +37,26 @@ Photo = tuple[Sample, Picture, Row]
 
 @dataclass
 class Beside:
-    """What is beside the photos of shards: `fields` are in so many `samples`, by name; `labelled` ones name a person.
+    """What is beside the photos of shards: `fields` are in so many `samples`, by name; `labelled` ones name a person,
+    `boxed` ones have boxes.
 
     A name is that of a member or column, or `json:NAME` of a key in a JSON sidecar; at most MOST_FIELDS are counted.
     """
 
     samples: int = 0
     labelled: int = 0
+    boxed: int = 0
     fields: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def add(self, samples: Iterable[Sample], subject_field: str | None) -> None:
+    def add(self, samples: Iterable[Sample], wanted: InputConfig) -> None:
         """Count the fields of samples that could be read."""
         for sample in samples:
             if sample.problem is not None:
                 continue
             self.samples += 1
-            self.labelled += bool(subject_field and label(sample, subject_field))
+            self.labelled += bool(wanted.subject_field and label(sample, wanted.subject_field))
+            self.boxed += bool(wanted.boxes_field and any(True for _ in values_of(sample, wanted.boxes_field)))
             names = set(sample.fields)
             for name, value in sample.fields.items():
                 if suffix_of(f"x.{name}") == "json":
@@ -68,6 +72,7 @@ class Beside:
         for marker in markers:
             total.samples += marker.get("samples", 0)
             total.labelled += marker.get("labelled", 0)
+            total.boxed += marker.get("boxed", 0)
             total.fields.update(marker.get("fields", {}))
             total.left_out.update(marker.get("left_out", {}))
         return total
@@ -115,7 +120,7 @@ class ScanStage:
         bounds = {"most": self.job.limits.chunk, "budget": self.job.shard_bytes}
         samples = self.dataset.read(shard, beside.left_out)
         for chunk in chunks_ahead(read, samples, cost, timed=current().timed, **bounds):
-            beside.add((sample for sample, _ in chunk), self.job.input.subject_field)
+            beside.add((sample for sample, _ in chunk), self.job.input)
             faces += self._describe(self._readable(chunk, images))
         order = {row["key"]: row["position"] for row in images}
         faces.sort(key=lambda row: (order[row["key"]], row["index"]))
@@ -136,6 +141,10 @@ class ScanStage:
         for sample, picture in chunk:
             row: Row = {"key": sample.key, "position": len(images), "faces": 0}
             images.append(row)
+            try:
+                self._given(sample, picture)
+            except ImageProblem as problem:
+                picture = problem
             if isinstance(picture, ImageProblem):
                 row |= {"reason": picture.reason, "problem": str(picture)}
             else:
@@ -145,6 +154,16 @@ class ScanStage:
                 row |= {"stripped": picture.stripped, "notes": picture.notes}
                 readable.append((sample, picture, row))
         return readable
+
+    def _given(self, sample: Sample, picture: Picture | ImageProblem) -> Regions:
+        """The regions that a readable photo's own fields name; raises ImageProblem."""
+        wanted = self.job.input
+        if wanted.boxes_field is None or isinstance(picture, ImageProblem):
+            return NO_REGIONS
+        value = next(values_of(sample, wanted.boxes_field), None)
+        if value is None and self.job.detector.name == NO_DETECTOR:
+            raise ImageProblem(Reason.NO_BOXES)
+        return given_regions(value, picture.size, wanted)
 
     def _describe(self, photos: list[Photo]) -> list[Row]:
         """Face rows of a chunk; if the chunk fails as one, image by image, so that only the culprit is lost."""
@@ -160,6 +179,11 @@ class ScanStage:
         pixels = [picture.rgb for _, picture, _ in photos]
         with current().timed("detect"):
             found = detect_as_shown(self.detector, [picture for _, picture, _ in photos])
+        ignore = self.job.input.boxes_ignore
+        found = [
+            joined(regions, self._given(sample, picture), ignore=ignore)
+            for (sample, picture, _), regions in zip(photos, found, strict=True)
+        ]
         faces = [regions.faces for regions in found]
         with current().timed("describe"):
             described = self.describer.describe(pixels, faces) if self.describer else [[{}] * len(f) for f in faces]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 AUDIT_VERSION = 1
-VERSION = 3
+VERSION = 4
 """Of the certificate and of all released tables: `schema_version` in run.json."""
 _KEY_PURPOSE = b"anonlib: Ed25519 key that signs certificates, version 1"
 _LEAF, _NODE = b"\x00", b"\x01"
@@ -60,7 +60,7 @@ class Claim:
 @dataclass(frozen=True)
 class CertifiedCounts:
     """Images by status, and their faces by what replaced them; the claim is about those in `replaced` alone.
-    `solid`: those under an ellipse, flat or filled."""
+    `solid`: those under an ellipse, flat or filled; `ignored`: those that stay, in areas that the dataset ignores."""
 
     shards: int = 0
     images: int = 0
@@ -73,6 +73,7 @@ class CertifiedCounts:
     solid: int = 0
     withheld: int = 0
     by_lot: int = 0
+    ignored: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,8 @@ class Certificate(_Signed):
     def document(self) -> dict[str, Any]:
         """What the file holds."""
         document = asdict(self)
-        if self.version < 3:
-            del document["counts"]["by_lot"]
+        for name in ("by_lot",) * (self.version < 3) + ("ignored",) * (self.version < 4):
+            del document["counts"][name]
         if self.version == 1:
             tables = document.pop("tables")
             del document["scope"]

@@ -28,6 +28,8 @@ from anonlib.workspace.schemas import (
     CLASSES_TABLE,
     DRAWS_TABLE,
     FILLS,
+    IGNORED,
+    KEPT,
     LOT,
     NO_FACE,
     QUARANTINED,
@@ -288,6 +290,9 @@ class ReleaseCounter:
         if method in FILLS and fallback in (method, "review"):
             ClaimTable().check_assigned(face)
             return "solid"
+        if (method, fallback) == (KEPT, IGNORED):
+            ClaimTable().check_assigned(face)
+            return IGNORED
         own = method == self.method
         require(own, f"a face was replaced by {method}, and the method of this release is {self.method}")
         if fallback is None:

@@ -119,6 +119,7 @@ def unproved(found: Verified) -> list[str]:
         (True, "that no image is missing, and what other releases of the same people add to this one"),
         (unaudited, "how it stands up to attacks: nobody has audited it (`anonlib audit`)"),
         (True, "that every face was found, and that hair, clothes and background give nobody away"),
+        (counts.ignored, f"that {counts.ignored} faces may be seen: they stay in areas that the dataset ignores"),
         (without_proof, without_proof),
         (outside and paths, f"{outside} of {counts.faces} faces, chosen after a look at the face {chosen}"),
         (found.keep_fields, f"what is in the fields that were kept by name: {', '.join(found.keep_fields)}"),

@@ -36,6 +36,8 @@ ELLIPSES = (*FILLS, "review")
 """Fallbacks that are such an ellipse: the job's own, and a reviewer's."""
 LOT = "lot"
 """The fallback of a face whose person too few could hide with: a face of the gallery, dealt to that person alone."""
+KEPT, IGNORED = "kept", "ignored"
+"""The method of a face that stays as it is, and why: it lies in an area that the dataset says to ignore."""
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
 """What a manifest's `review` says that a person decided on an image; null: nobody did."""
 
@@ -83,7 +85,7 @@ FACES = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),
         *_all(_INT, "index", "height", "width"),
-        *_all(_TEXT, "label", "kind"),  # kind: of what is no face; null: a face
+        *_all(_TEXT, "label", "kind"),  # kind: of what is no face, or IGNORED; null: a face
         ("score", _FLOAT),
         ("box", _floats(4)),
         ("landmarks", _floats(10)),
@@ -131,7 +133,7 @@ ASSIGNMENTS = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),
         ("index", _INT),
-        ("class_id", _TEXT),
+        *_all(_TEXT, "kind", "class_id"),
         ("surrogates", _TEXTS),
         ("reason", _TEXT),
         ("box", _floats(4)),

@@ -61,7 +61,7 @@ class Observer:
         cv2.setNumThreads(1)
         models, half = {name: model_bytes(name) for name in LOOKED_WITH}, precision(config)
         engines = {name: load(models, name, config, half if name in _HALF else "f32") for name in LOOKED_WITH}
-        self.detector = open_detector(config.detector, device=device_of(config))
+        self.detector = open_detector(config.detector.searching, device=device_of(config))
         self.mesh, self.eyes = FaceMesh(engines["facemesh"], engines["iris"]), EyeReader(engines["iris"])
         self.recognizers = [Recognizer(name, engines[name]) for name in RECOGNIZERS]
         self.judges = {name: engines[name] for name in JUDGES}

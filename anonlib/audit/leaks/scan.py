@@ -318,6 +318,8 @@ class _LeakScan:
         size = before.rgb.shape[0], before.rgb.shape[1]
         allowed = np.zeros(size, bool)
         for outcome, face in zip(sample.row["faces"], sample.faces, strict=True):
+            if outcome["method"] == schemas.KEPT:
+                continue
             box, mesh = np.array(face["box"], np.float32), None
             if METHODS[outcome["method"]].synthesis:
                 mesh = np.array(face["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
