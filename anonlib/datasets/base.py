@@ -6,6 +6,7 @@ says why. Under new keys samples come in the order of these keys, since the orde
 """
 
 import hashlib
+import io
 import pickle
 import re
 import shutil
@@ -15,12 +16,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
 
 from anonlib.codes import Note, Problem, Reason
 from anonlib.datasets.names import (
+    MEDIA_HEAD,
+    clip_kind,
+    is_clip,
     json_object,
     no_data,
     shard_id,
@@ -45,10 +49,13 @@ from anonlib.storage import (
 )
 from anonlib.storage.base import safe_path
 from anonlib.storage.local import as_sentence
+from anonlib.storage.scratch import SpooledFile
 from anonlib.storage.uri import expand, named_parts
 
 # A larger tar member or image file is a problem of its sample, found without loading it.
 MAX_SAMPLE_BYTES = 256 << 20
+MAX_CLIP_BYTES = 32 << 30
+"""The same of a clip, which is copied to local disk and never held in memory."""
 FOLDER_PARENT = "folder:parent"
 _HERE = "the shard in the temporary folder of this machine"
 _NEW_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -87,11 +94,12 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Sample:
-    """One photograph with its fields, or the reason why there is none.
+    """One photograph or clip with its fields, or the reason why there is none.
 
     key is the dataset's own and unique in its shard. image_field is the member extension (lower case, without dot) or
     the column. fields are the other members (bytes) or columns (Python values) without images, before any allow-list.
-    With a problem image is None. position counts images from 0 in the shard. part: where the image is one of several
+    With a problem image is None; of a clip it is None, too, and `clip` a local file that lasts as long as the sample.
+    position counts images from 0 in the shard. part: where the image is one of several
     that share their fields; then the first has the key KEY, the others KEY#2, KEY#3. spelling: extensions whose letters
     the input writes otherwise.
     """
@@ -105,6 +113,22 @@ class Sample:
     part: Part | None = None
     notes: tuple[Note, ...] = ()
     spelling: dict[str, str] = field(default_factory=dict)
+    spooled: SpooledFile | None = None
+
+    @property
+    def clip(self) -> Path | None:
+        """The local copy of a clip."""
+        return None if self.spooled is None else self.spooled.path
+
+    def hold(self, content: "Content | None") -> None:
+        """Take an image or a clip, whichever this is."""
+        self.image, self.spooled = None, None
+        if isinstance(content, bytes) and clip_kind(content[:MEDIA_HEAD]):
+            content = SpooledFile(io.BytesIO(content))
+        if isinstance(content, SpooledFile):
+            self.spooled = content
+        else:
+            self.image = content
 
     @property
     def row(self) -> int:
@@ -117,13 +141,33 @@ class Sample:
         return self.key if self.part is None else self.part.key
 
     def parts(self, images: Sequence[tuple[str, Any, int, int]], number: int, seen: dict[str, int]) -> Iterator[Self]:
-        """A sample an image, of a sample's images: (image_field, bytes, place and length of a list)."""
+        """A sample an image, of a sample's images: (image_field, content, place and length of a list)."""
         for count, (name, image, place, length) in enumerate(images, 1):
             wanted = self.key if count == 1 else f"{self.key}#{count}"
             key = wanted if count == 1 else unique_key(wanted, seen)
             part = Part(number, self.key, place, length)
             problem = None if key == wanted else Problem(Reason.DUPLICATE_KEY, f"the key {wanted!r} is in this shard")
-            yield replace(self, key=key, image=None if problem else image, image_field=name, part=part, problem=problem)
+            sample = replace(self, key=key, image_field=name, part=part, problem=problem)
+            sample.hold(None if problem else image)
+            yield sample
+
+
+Content = bytes | SpooledFile
+"""An image or another member in memory, or a clip on local disk."""
+
+
+def content_of(stream: BinaryIO, name: str) -> Content:
+    """What a stream holds: bytes, or the copy of a clip; the `name` tells a clip that is empty or damaged."""
+    head = stream.read(MEDIA_HEAD)
+    return SpooledFile(stream, head) if is_clip(name, head) else head + stream.read()
+
+
+def head_of(media: bytes | Path) -> bytes:
+    """The first bytes of a released image or clip."""
+    if isinstance(media, bytes):
+        return media[:MEDIA_HEAD]
+    with media.open("rb") as file:
+        return file.read(MEDIA_HEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +237,14 @@ class ShardWriter(ABC):
         self._spool: Any = None
         self._waiting: dict[str, int] = {}
         self._open: tuple[int, Any] | None = None
+        self._clips: Path | None = None
         with as_sentence("write", _HERE):
             local_path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(self, sample: Sample, image: bytes | None, key: str | None = None) -> None:
+    def write(self, sample: Sample, image: bytes | Path | None, key: str | None = None) -> None:
         """Add a sample with its new image bytes, under a new key if one is given; call in input order.
+
+        A clip is a local file, which is moved away.
 
         The images of one sample or row are written together. `close` writes samples with new keys, sorted by key, and
         each image becomes a sample of its own: keys that belong together tell of each other. With image None the
@@ -215,7 +262,7 @@ class ShardWriter(ABC):
         if key is not None and not _NEW_KEY.fullmatch(key):
             raise ValueError(f"the new key {key!r} must be 1 to 128 letters, digits, '-' or '_'")
         with as_sentence("write", _HERE):
-            entry = self._entry(sample, image, key)
+            entry = self._entry(sample, self._taken(image) if isinstance(image, Path) else image, key)
             if key is None:
                 if self._open is not None and self._open[0] == sample.row:
                     self._open = (sample.row, self._joined(self._open[1], entry))
@@ -228,6 +275,12 @@ class ShardWriter(ABC):
                 self._spool = self._files.enter_context(TemporaryFile(dir=self._path.parent))  # noqa: SIM115
             self._waiting[key] = self._spool.tell()
             pickle.dump(entry, self._spool)
+
+    def _taken(self, clip: Path) -> Path:
+        """The clip where it lies until it is written."""
+        if self._clips is None:
+            self._clips = Path(self._files.enter_context(TemporaryDirectory(prefix=OURS, dir=self._path.parent)))
+        return Path(shutil.move(clip, self._clips / str(self._last)))
 
     def _add_open(self) -> None:
         if self._open is not None:
@@ -285,7 +338,7 @@ class ShardWriter(ABC):
                 place.unlink(missing_ok=True)
 
     @abstractmethod
-    def _entry(self, sample: Sample, image: bytes, key: str | None) -> Any:
+    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> Any:
         """The parts of a sample that are to be written, and no others, under its own names or under the new key."""
 
     @abstractmethod

@@ -23,16 +23,30 @@ from typing import Any
 
 from anonlib.codes import Problem, Reason
 from anonlib.datasets import base
-from anonlib.datasets.base import Dataset, Item, Sample, Shard, ShardWriter, digest_of, folders_above
+from anonlib.datasets.base import (
+    Content,
+    Dataset,
+    Item,
+    Sample,
+    Shard,
+    ShardWriter,
+    content_of,
+    digest_of,
+    folders_above,
+    head_of,
+)
 from anonlib.datasets.names import (
     CONVERTED,
-    IMAGE_EXTENSIONS,
-    begins_as_image,
+    MEDIA_EXTENSIONS,
+    MEDIA_HEAD,
+    begins_as_media,
     converted,
-    is_image,
+    is_clip,
+    is_media,
     json_object,
     kept_members,
     key_spellings,
+    media_ending,
     printable,
     suffix_of,
     why_unsafe,
@@ -54,8 +68,6 @@ _ROW = re.compile(rf"{_METADATA.pattern}\.json")
 _TAKEOUT = tuple("supplemental-metadata"[:length] for length in range(21, 0, -1))
 _NUMBERED = re.compile(r"(.*)(\(\d+\))(\.[^./]+)", re.DOTALL)
 """A second file of a name: Takeout calls the sidecar of `a(1).jpg` `a.jpg.supplemental-metadata(1).json`."""
-_ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
-"""By an image's first bytes, for one without an ending that gets a new key."""
 _UNSAFE = "unsafe"
 """The etag of an object whose path no Storage takes."""
 _AT_FAULT = "at fault"
@@ -71,7 +83,7 @@ class FolderDataset(Dataset):
     @classmethod
     def reads(cls, name: str) -> bool:
         """See Dataset; by its ending, which says that it is an image."""
-        return is_image(name)
+        return is_media(name)
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
@@ -96,7 +108,7 @@ class FolderDataset(Dataset):
     def _begins(self, file: StoredObject) -> bool:
         try:
             with self.storage.open_read(file.path, file.etag) as stream:
-                return begins_as_image(stream.read(32))
+                return begins_as_media(stream.read(MEDIA_HEAD))
         except StorageError as error:
             if not error.of_the_file:
                 raise
@@ -148,6 +160,12 @@ class FolderDataset(Dataset):
             for start in range(0, len(images), READ_AHEAD):
                 for sample, entries in pool.map(load, range(start, min(start + READ_AHEAD, len(images)))):
                     read |= {entry.path: entry for entry in entries}
+                    path = images[sample.position]
+                    if sample.problem is None and is_clip(path):
+                        # A clip is copied when its turn comes, so that the local disk holds one at a time.
+                        content, entry, sample.problem = self._content(path)
+                        sample.hold(content)
+                        read[path] = entry
                     yield sample
         # A file that could not be read does not mean that the others changed.
         failed = {path for path, entry in read.items() if entry.etag == _AT_FAULT}
@@ -159,14 +177,16 @@ class FolderDataset(Dataset):
         self, position: int, path: str, sidecars: dict[str, str], taken: dict[str, bool]
     ) -> tuple[Sample, list[StoredObject]]:
         sample = Sample(printable(path), None, suffix_of(path), {}, None, position)
-        image, entry, sample.problem = self._bytes(path)
-        entries = [entry]
+        image, entries = None, list[StoredObject]()
+        if not is_clip(path):
+            image, entry, sample.problem = self._content(path)
+            entries.append(entry)
         for sidecar, field in sidecars.items():
-            content, entry, problem = self._bytes(sidecar)
+            content, entry, problem = self._content(sidecar)
             entries.append(entry)
             if problem is not None and problem.reason is Reason.UNREADABLE:
                 sample.problem = sample.problem or problem
-            if content is not None:
+            if isinstance(content, bytes):
                 sample.fields[field] = content
         if unsafe := why_unsafe(path):
             sample.problem = Problem(Reason.UNSAFE_NAME, f"the file name {unsafe}")
@@ -174,7 +194,7 @@ class FolderDataset(Dataset):
             sample.problem = Problem(Reason.INSIDE_A_FILE)
         elif suffix_of(path) in CONVERTED and self.storage.exists(f"{path}.png"):
             sample.problem = Problem(Reason.DUPLICATE_KEY, "it would be released under the name of another image")
-        sample.image = None if sample.problem else image
+        sample.hold(None if sample.problem else image)
         return sample, entries
 
     def _is_taken(self, path: str, known: dict[str, bool]) -> bool:
@@ -182,16 +202,19 @@ class FolderDataset(Dataset):
         old = path.removesuffix(".png")
         return self._is_file(path, known) or (suffix_of(old) in CONVERTED and self._is_file(old, known))
 
-    def _bytes(self, path: str) -> tuple[bytes | None, StoredObject, Problem | None]:
+    def _content(self, path: str) -> tuple[Content | None, StoredObject, Problem | None]:
         """(content, the object that was read, None), or (None, the object, why it is not used)."""
         entry = _as_read(StoredObject(path, 0, REFUSED_LINK))
         if entry.etag == _UNSAFE:
             return None, entry, Problem(Reason.UNSAFE_NAME, "the name has an empty part, '.' or '..'")
         try:
             entry = self.storage.stat(path)
-            if entry.size > base.MAX_SAMPLE_BYTES:
-                over = f"the file is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
-                return None, entry, Problem(Reason.TOO_LARGE, over)
+            most = base.MAX_CLIP_BYTES if is_clip(path) else base.MAX_SAMPLE_BYTES
+            if entry.size > most:
+                return None, entry, Problem(Reason.TOO_LARGE, f"the file is larger than {most >> 20} MiB")
+            if is_clip(path):
+                with self.storage.open_read(path, entry.etag) as stream:
+                    return content_of(stream, path), entry, None
             return self.storage.read(path, entry.etag), entry, None
         except LinkRefused as error:
             return None, entry, Problem(Reason.LINK, str(error))
@@ -205,11 +228,11 @@ class FolderDataset(Dataset):
         images, found = set(_images(shard)), dict[str, dict[str, bytes]]()
         entries = []
         for path in sorted(filter(is_metadata, shard.files), key=lambda path: path.count("/")):
-            content, entry, problem = self._bytes(path)
+            content, entry, problem = self._content(path)
             if problem is not None and problem.reason is Reason.UNREADABLE:
                 raise StorageError(f"A metadata file of many photos is at fault. {problem}", path=path)
             entries.append(entry)
-            for row in metadata_rows(content or b"", path):
+            for row in metadata_rows(_bytes(content), path):
                 if (image := image_of(path, row)) in images:
                     found[image] = {f"{path.rpartition('/')[2]}.json": json.dumps(row).encode("ascii")}
         return found, entries
@@ -228,7 +251,7 @@ class FolderDataset(Dataset):
         """
         parts, images = {}, set(_images(shard))
         for path in filter(is_metadata, shard.files if name is None else ()):
-            others = (image_of(path, row) for row in metadata_rows(self._bytes(path)[0] or b"", path))
+            others = (image_of(path, row) for row in metadata_rows(_bytes(self._content(path)[0]), path))
             shared = any(image not in images and self._is_file(image, {}) for image in others if image)
             plain = re.sub(r"\.parquet$", ".jsonl", path)
             ending = f"{shard.shard_id.rpartition('-')[2]}.{suffix_of(plain)}"
@@ -236,12 +259,16 @@ class FolderDataset(Dataset):
         # `txt` in the list also allows NAME.txt, which is a member `jpg.txt` here.
         kinds = [*keep_fields.intersection(SIDECARS)]
         kinds += [f"{word}.json" for word in _TAKEOUT if "json" in keep_fields]
-        named = {f"{ending}.{kind}" for kind in kinds for ending in IMAGE_EXTENSIONS}
+        named = {f"{ending}.{kind}" for kind in kinds for ending in MEDIA_EXTENSIONS}
         return FolderShardWriter(local_path, self.output_path(shard), keep_fields | named, parts)
 
 
+def _bytes(content: Content | None) -> bytes:
+    return content if isinstance(content, bytes) else b""
+
+
 def may_be_image(file: StoredObject) -> bool:
-    """Whether only its first bytes tell whether a file is an image."""
+    """Whether only its first bytes tell whether a file is an image or a clip."""
     return not suffix_of(file.path) and file.size > 0
 
 
@@ -300,7 +327,7 @@ def _stem(path: str) -> str:
 
 
 def _images(shard: Shard) -> list[str]:
-    return [path for path in shard.files if is_image(path) or not suffix_of(path)]
+    return [path for path in shard.files if is_media(path) or not suffix_of(path)]
 
 
 def sidecars_of(image: str) -> dict[str, str]:
@@ -338,13 +365,14 @@ class FolderShardWriter(ShardWriter):
         self._names: dict[str, None] = {}
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
-    def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, Any]:
+    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> dict[str, Any]:
         stem, ending, renamed = _stem(sample.key), suffix_of(sample.key), None
-        changed = converted(ending, image)
+        head = head_of(image)
+        changed = converted(ending, head)
         # The whole old name stays before the new ending, so that a.bmp and a.png are two files.
         name = f"{sample.key}.png" if changed else sample.key
         if key is not None:
-            new = "png" if changed else ending or _ENDINGS.get(image[:2], "jpg")
+            new = "png" if changed else ending or media_ending(head)
             renamed = key_spellings(stem, ending, key, new)
             stem, name = key, f"{key}.{new}"
         kept = kept_members(sample.fields, self._keep, renamed)
@@ -374,10 +402,13 @@ class FolderShardWriter(ShardWriter):
         for name, rows in self._rows.items():
             self._write(name, metadata_bytes(rows, name))
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, name: str, content: bytes | Path) -> None:
         path = self._temporary / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        if isinstance(content, Path):
+            shutil.move(content, path)
+        else:
+            path.write_bytes(content)
         self._names[name] = None
 
     def _outputs(self) -> list[tuple[str, Path]]:

@@ -26,7 +26,6 @@ IMAGE_TYPES = {
     **dict.fromkeys(("heic", "heif", "hif"), "image/heic"),
 }
 """Media types by the endings that an image's name may have; HEIC is known, and quarantined."""
-IMAGE_EXTENSIONS = frozenset(IMAGE_TYPES)
 _AS_THEY_ARE = frozenset({"image/jpeg", "image/png", "image/webp", "image/heic"})
 CLIP_TYPES = {
     "mp4": "video/mp4",
@@ -37,6 +36,9 @@ CLIP_TYPES = {
     "avi": "video/x-msvideo",
 }
 """Media types by the endings that a clip's name may have."""
+IMAGE_EXTENSIONS = frozenset(IMAGE_TYPES)
+MEDIA_EXTENSIONS = IMAGE_EXTENSIONS | frozenset(CLIP_TYPES)
+"""Endings of images and clips, which both become samples."""
 CONVERTED = frozenset(ending for ending, kind in IMAGE_TYPES.items() if kind not in _AS_THEY_ARE)
 """Endings of images that are released as PNG."""
 MAX_NAME = 1024
@@ -75,7 +77,7 @@ _TOLD_ENDINGS = """
     txt text json jsonl ndjson csv tsv xml xmp html htm md rst pdf doc docx xls xlsx ods odt rtf tex bib yaml yml
     toml ini cfg conf log lst list db sqlite db3 mdb lock tmp bak old orig jpg_original jpeg_original png_original
     part crdownload download aae thm lrv lrf dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef raw rwl srw x3f 3fr
-    iiq jxl jxr svg svgz eps ai psd psb xcf kra tga ico icns pcx exr hdr dds fits dcm nii mp4 m4v mov avi mkv webm
+    iiq jxl jxr svg svgz eps ai psd psb xcf kra tga ico icns pcx exr hdr dds fits dcm nii
     mpg mpeg mts m2ts wmv flv 3gp mp3 wav m4a aac flac ogg opus srt vtt ass zip tar gz tgz bz2 xz zst 7z rar parquet
     arrow feather orc avro h5 hdf5 npy npz mat pkl pickle pt pth bin dat onnx safetensors tfrecord tfrecords lmdb
     idx rec py ipynb sh bat exe dll js css java c cpp h r m lnk url webloc torrent sha1 sha256 md5 sig asc crc par2
@@ -84,7 +86,7 @@ _TOLD_ENDINGS = """
 _ENDINGS = frozenset(_TOLD_ENDINGS.split())
 """Endings that are told in a count; any other may be a word that a person chose."""
 _NO_DATA = re.compile(
-    rf"no [A-Za-z ]{{1,20}}: (another ending|no ending|\.({'|'.join(sorted(_ENDINGS | IMAGE_EXTENSIONS))}))"
+    rf"no [A-Za-z ]{{1,20}}: (another ending|no ending|\.({'|'.join(sorted(_ENDINGS | MEDIA_EXTENSIONS))}))"
 )
 _IMAGE_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP|GIF8[79]a|BM.{4}\0{4}|II[*+]\0|MM\0[*+]|P[1-6][\s#]|"
@@ -100,12 +102,15 @@ _CLIP_START = {
 }
 """How a clip begins, by its container."""
 _IMAGE_WITHIN = re.compile(
-    rb"\xff\xd8\xff[\xe0\xe1]..(JFIF|Exif)\0|\x89PNG\r\n\x1a\n|RIFF.{4}WEBPVP8|data:image/(?!svg)|"
+    rb"\xff\xd8\xff[\xe0\xe1]..(JFIF|Exif)\0|\x89PNG\r\n\x1a\n|RIFF.{4}WEBPVP8|data:(image/(?!svg)|video/)|"
     rb"(?<![A-Za-z0-9+/])(/9j/|iVBORw0KGgo|R0lGOD[dl]h|UklGR.{6}V0VCUF)[A-Za-z0-9+/\\\r\n]{40}",
     re.DOTALL,
 )
-"""An image file anywhere in other bytes (a pickle, a zip of stored files, a sidecar), as it is or in base64."""
+"""An image file, or a clip's address, anywhere in other bytes (a pickle, a zip, a sidecar), or in base64."""
 _HEAD = 32
+MEDIA_HEAD = 64
+"""Bytes that tell an image or a clip from other files."""
+_ENDING_OF: dict[str | bytes, str] = {b"\x89P": "png", b"RI": "webp", b"GI": "gif", "matroska": "mkv"}
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -150,7 +155,7 @@ def why_left_out(path: str, named: Collection[str] = (), above: str = "") -> str
 def no_data(noun: str, path: str) -> str:
     """The kind of a file that is of no use to a format: `no image: .txt`. Only well-known endings are told."""
     ending = suffix_of(path)
-    known = ending in IMAGE_EXTENSIONS or ending in _ENDINGS
+    known = ending in MEDIA_EXTENSIONS or ending in _ENDINGS
     return f"no {noun}: {'.' + ending if known else 'another ending' if ending else 'no ending'}"
 
 
@@ -174,6 +179,11 @@ def begins_as_image(head: bytes) -> bool:
     return _IMAGE_START.match(head) is not None
 
 
+def begins_as_media(head: bytes) -> bool:
+    """Whether a file that begins with these bytes (MEDIA_HEAD are enough) is an image or a clip."""
+    return begins_as_image(head) or clip_kind(head) is not None
+
+
 def clip_kind(head: bytes) -> str | None:
     """The container (mp4, mov, matroska, webm, avi) of a clip that begins with these bytes (64 are enough), or None."""
     return next((kind for kind, start in _CLIP_START.items() if start.match(head)), None)
@@ -185,23 +195,29 @@ def is_clip(name: str, head: bytes = b"") -> bool:
 
 
 def holds_image(value: Any) -> bool:
-    """Whether a field's value is an image file, or holds one: in bytes, in text as base64, in a list or an object."""
+    """Whether a field's value is an image or clip, or holds one: in bytes, in text as base64, in a list or object."""
     if isinstance(value, str):
         value = value.encode("utf-8", "surrogateescape")
     if isinstance(value, bytes):
-        return begins_as_image(value[:_HEAD]) or _IMAGE_WITHIN.search(value) is not None
+        return begins_as_media(value[:MEDIA_HEAD]) or _IMAGE_WITHIN.search(value) is not None
     if isinstance(value, Mapping):
         return any(map(holds_image, value.values()))
     if not isinstance(value, list | tuple):
         return False
     if len(value) > _HEAD and all(isinstance(number, int) and 0 <= number < 256 for number in value[:_HEAD]):
-        return begins_as_image(bytes(value[:_HEAD]))
+        return begins_as_media(bytes(value[:_HEAD]))
     return any(map(holds_image, value))
 
 
-def is_image(name: str) -> bool:
-    """Whether a file name ends as an image's does; for an extension alone ask is_image(f"x.{extension}")."""
-    return suffix_of(name) in IMAGE_EXTENSIONS
+def is_media(name: str) -> bool:
+    """Whether a file name ends as an image's or a clip's; for an extension alone ask is_media(f"x.{extension}")."""
+    return suffix_of(name) in MEDIA_EXTENSIONS
+
+
+def media_ending(head: bytes) -> str:
+    """The usual ending of a released image or clip that begins with these bytes."""
+    kind = clip_kind(head)
+    return _ENDING_OF.get(kind or head[:2], kind or "jpg")
 
 
 def without_suffix(name: str, suffixes: tuple[str, ...]) -> str:
@@ -274,9 +290,9 @@ def shard_id(name: str, suffixes: tuple[str, ...]) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[-80:].lstrip("-") + "-" + digest
 
 
-def converted(extension: str, image: bytes) -> bool:
-    """Whether a released image is a PNG that was another format before, by the extension of its input."""
-    return suffix_of(f"x.{extension}") in CONVERTED and image.startswith(_PNG)
+def converted(extension: str, head: bytes) -> bool:
+    """Whether a released file with this beginning is a PNG that was another format, by its input's extension."""
+    return suffix_of(f"x.{extension}") in CONVERTED and head.startswith(_PNG)
 
 
 def kept_members(
@@ -319,7 +335,7 @@ def renamed_value(name: str, value: Any, renamed: Mapping[str, str] | None) -> A
     # With more behind its dot it may be in other letters, or have another ending, than the sample's own.
     known = next((old for old in renamed if value.startswith(f"{old}.")), value)
     if value not in renamed and known in renamed:
-        return f"{renamed[known]}.{suffix_of(value)}" if is_image(value) else renamed[known]
+        return f"{renamed[known]}.{suffix_of(value)}" if is_media(value) else renamed[known]
     return renamed.get(value, value)
 
 

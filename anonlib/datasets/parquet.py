@@ -257,7 +257,9 @@ class ParquetShardWriter(ShardWriter):
         self._rows.append(entry)
         self._bytes += size
 
-    def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, Any]:
+    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> dict[str, Any]:
+        if isinstance(image, Path):  # a cell is held whole, here and by every reader
+            image = image.read_bytes()
         renamed = None if key is None else key_spellings(sample.own_key, "", key)
         row: dict[str, Any] = dict.fromkeys(self._names.values())
         column = self._columns[sample.image_field]
@@ -301,7 +303,7 @@ class ParquetShardWriter(ShardWriter):
 class NoOutput(ShardWriter):
     """The writer of a shard none of whose samples can be read: a file without a schema cannot be mirrored."""
 
-    def _entry(self, sample: Sample, image: bytes, key: str | None) -> None:
+    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> None:
         raise ValueError("a file without a schema has no output, so no sample of it can be written")
 
     def _add(self, position: int, entry: None) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from anonlib.codes import Note, Problem, Reason
 from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Sample, digest_of
-from anonlib.datasets.names import begins_as_image, printable, suffix_of, unique_key, why_unsafe
+from anonlib.datasets.names import MEDIA_HEAD, begins_as_media, printable, suffix_of, unique_key, why_unsafe
 from anonlib.datasets.parquet_columns import ImageColumn, Layout, parts_of, path_of
 from anonlib.datasets.parquet_footer import UNREADABLE, Table, raise_if_of_the_disk
 from anonlib.datasets.parquet_pages import leaves_of, rows_at_once
@@ -193,7 +193,7 @@ def _ending(name: str) -> str:
 
 
 def _is_file(value: Any) -> bool:
-    """Whether a cell of another column is an image file, as bytes or with a path beside them."""
+    """Whether a cell of another column is an image or clip, as bytes or with a path beside them."""
     values = value if isinstance(value, list) else [value]
     contents = [part.get("bytes") if isinstance(part, dict) else part for part in values]
-    return any(isinstance(content, bytes) and begins_as_image(content[:32]) for content in contents)
+    return any(isinstance(content, bytes) and begins_as_media(content[:MEDIA_HEAD]) for content in contents)

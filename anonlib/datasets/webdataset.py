@@ -20,14 +20,27 @@ from typing import Any, BinaryIO, Self, cast
 
 from anonlib.codes import Note, Problem, Reason
 from anonlib.datasets import base
-from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Sample, Shard, ShardWriter
+from anonlib.datasets.base import (
+    MAX_SAMPLE_BYTES,
+    Content,
+    Dataset,
+    Item,
+    Sample,
+    Shard,
+    ShardWriter,
+    content_of,
+    head_of,
+)
 from anonlib.datasets.names import (
     MAX_NAME,
-    begins_as_image,
+    MEDIA_HEAD,
+    begins_as_media,
     converted,
-    is_image,
+    is_clip,
+    is_media,
     kept_members,
     key_spellings,
+    media_ending,
     no_data,
     printable,
     shortened,
@@ -39,6 +52,7 @@ from anonlib.datasets.names import (
     without_suffix,
 )
 from anonlib.storage import Storage
+from anonlib.storage.scratch import SpooledFile
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_HEADER_BYTES = 64 << 10
@@ -52,9 +66,7 @@ JOIN_BYTES = 64 << 20
 """Of samples that are held back, since their sidecars may come later in the tar."""
 
 _HELD_BYTES = 1 << 10  # of a sample beside its members
-_HEAD = 32
 _NO_EXTENSION = Problem(Reason.NO_KEY, "the name of an image has no extension, so WebDataset readers skip it")
-_ENDINGS = {b"\x89P": "png", b"RI": "webp"}
 _GZIP_LEVEL = 6
 _GZIP_HEADER_BYTES = 512
 _BLOCK_BYTES = 1 << 20
@@ -258,7 +270,7 @@ def _joined(samples: Iterable[Sample], name: str) -> Iterator[Sample]:
     size = stray = 0
     for sample in samples:
         first = latest.get(sample.key)
-        bytes_of = sum(map(len, sample.fields.values())) + _HELD_BYTES
+        bytes_of = sum(map(_size, sample.fields.values())) + _HELD_BYTES
         names = () if first is None else first.fields.keys() | sample.fields.keys()
         fits = first is not None and len(names) == len(first.fields) + len(sample.fields) <= MAX_MEMBERS
         if first is not None and fits and first.problem == sample.problem:
@@ -304,7 +316,7 @@ def _grouped(stream: BinaryIO, name: str, left_out: Counter[str]) -> Iterator[Sa
                 if kind is None and problem is None and split is None and not info.isdir():
                     if info.size <= base.MAX_SAMPLE_BYTES:
                         content = cast("BinaryIO", archive.extractfile(info)).read()
-                        problem = _NO_EXTENSION if begins_as_image(content) else None
+                        problem = _NO_EXTENSION if begins_as_media(content) else None
                     kind = no_data("image", info.name) if problem is None else None
                 if kind is not None or info.isdir():
                     left_out.update([kind] if kind else [])
@@ -316,7 +328,11 @@ def _grouped(stream: BinaryIO, name: str, left_out: Counter[str]) -> Iterator[Sa
                     if sample is not None:
                         yield sample
                     sample, size, members = Sample(key, None, ""), 0, 0
-                size, members = size + info.size, members + 1
+                clip = is_clip(info.name)
+                size, members = size + (0 if clip else info.size), members + 1
+                if problem is None and clip and info.size > base.MAX_CLIP_BYTES:
+                    over = f"the clip is larger than {base.MAX_CLIP_BYTES >> 20} MiB"
+                    problem = Problem(Reason.TOO_LARGE, over)
                 if problem is None and size > base.MAX_SAMPLE_BYTES:
                     over = f"the sample is larger than {base.MAX_SAMPLE_BYTES >> 20} MiB"
                     problem = Problem(Reason.TOO_LARGE, over)
@@ -324,7 +340,7 @@ def _grouped(stream: BinaryIO, name: str, left_out: Counter[str]) -> Iterator[Sa
                     problem = Problem(Reason.TOO_LARGE, f"the sample has more than {MAX_MEMBERS:,} members")
                 sample.problem = sample.problem or problem
                 if problem is None:
-                    sample.fields[extension] = cast("BinaryIO", archive.extractfile(info)).read()
+                    sample.fields[extension] = content_of(cast("BinaryIO", archive.extractfile(info)), info.name)
                     sample.spelling |= {extension: written} if written != extension else {}
                 else:
                     sample.fields = {}
@@ -351,15 +367,23 @@ def _member_problem(info: tarfile.TarInfo) -> Problem | None:
         return Problem(Reason.UNSAFE_NAME, f"the member {printable(info.name)!r} {unsafe}")
     if not info.isreg() and not info.isdir():
         return Problem(Reason.NOT_A_FILE, f"the member {info.name!r} is a link or a device, not a file")
-    if split_member(info.name) is None and is_image(info.name):
-        message = f"the member {info.name!r} is an image with nothing before its first dot, so it has no key"
+    if split_member(info.name) is None and is_media(info.name):
+        message = f"the member {info.name!r} is an image or clip with nothing before its first dot, so it has no key"
         return Problem(Reason.NO_KEY, message)
     return None
 
 
-def _images(fields: Mapping[str, bytes]) -> list[str]:
-    """The extensions of members that are images, by their names or by their content."""
-    return [name for name, content in fields.items() if is_image(f"x.{name}") or begins_as_image(content[:_HEAD])]
+def _size(content: Content) -> int:
+    return content.size if isinstance(content, SpooledFile) else len(content)
+
+
+def _images(fields: Mapping[str, Content]) -> list[str]:
+    """The extensions of members that are images or clips, by their names or by their content."""
+    return [
+        name
+        for name, content in fields.items()
+        if isinstance(content, SpooledFile) or is_media(f"x.{name}") or begins_as_media(content[:MEDIA_HEAD])
+    ]
 
 
 def _photos(
@@ -381,13 +405,14 @@ def _photos(
     sample.notes += (Note.FIRST_DOT,) if any("." in name for name in chosen) else ()
     sample.notes += (Note.NOT_KEPT,) if kept & (contents.keys() - set(chosen)) else ()
     if len(chosen) == 1:
-        sample.image_field, sample.image = chosen[0], contents[chosen[0]]
+        sample.image_field = chosen[0]
+        sample.hold(contents[chosen[0]])
         yield sample
     else:
         yield from sample.parts([(name, contents[name], 0, 1) for name in chosen], position, seen)
 
 
-def _named(fields: Mapping[str, bytes], image_field: str) -> list[str]:
+def _named(fields: Mapping[str, Content], image_field: str) -> list[str]:
     """The members that a job names: of alternatives the first, as it is written or as the last of several endings."""
     found: dict[str, None] = {}
     for wanted in filter(None, image_field.split(",")):
@@ -420,22 +445,27 @@ class TarShardWriter(ShardWriter):
         self._tar = tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")  # noqa: SIM115
         self._files.callback(self._tar.close)
 
-    def _entry(self, sample: Sample, image: bytes, key: str | None) -> dict[str, bytes]:
-        extension, renamed = sample.image_field, None
-        if converted(extension, image) and extension not in self._image_fields:
+    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> dict[str, bytes | Path]:
+        extension, renamed, begin = sample.image_field, None, head_of(image)
+        if converted(extension, begin) and extension not in self._image_fields:
             head, dot, _ = extension.rpartition(".")
             extension = f"{head}{dot}png"
         if key is not None:
             if extension not in self._image_fields:
                 extension = suffix_of(f"x.{extension}")
-                extension = extension if is_image(f"x.{extension}") else _ENDINGS.get(image[:2], "jpg")
+                extension = extension if is_media(f"x.{extension}") else media_ending(begin)
             renamed = key_spellings(sample.own_key, sample.image_field, key, extension)
-        members = {extension: image} | kept_members(sample.fields, self._keep, renamed)
+        members: dict[str, bytes | Path] = {extension: image, **kept_members(sample.fields, self._keep, renamed)}
         spelling = sample.spelling if key is None else {}
         return {f"{key or sample.own_key}.{spelling.get(name, name)}": content for name, content in members.items()}
 
-    def _add(self, position: int, entry: dict[str, bytes]) -> None:
+    def _add(self, position: int, entry: dict[str, bytes | Path]) -> None:
         for name, content in entry.items():
             header = tarfile.TarInfo(name)
-            header.size, header.mode = len(content), 0o644
-            self._tar.addfile(header, io.BytesIO(content))
+            header.mode = 0o644
+            with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+                header.size = file.seek(0, io.SEEK_END)
+                file.seek(0)
+                self._tar.addfile(header, file)
+            if isinstance(content, Path):
+                content.unlink()

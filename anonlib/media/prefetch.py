@@ -95,8 +95,11 @@ def _chunks(
 def sample_bytes(sample: Sample, job: JobConfig, *, copies: int = 1, least_side: int | None = None) -> int:
     """Bytes that a sample takes while it is worked on: its file, its other members, and its pixels `copies` times.
 
-    A photo whose header kills or stalls the process that reads it gets that as its problem, so that it is not decoded.
+    A clip takes all there is. A photo whose header kills or stalls the process that reads it gets that as its problem,
+    so that it is not decoded.
     """
+    if sample.clip is not None:
+        return job.shard_bytes  # a chunk of its own, so that the local disk holds few clips
     others = sum(len(value) for value in sample.fields.values() if isinstance(value, bytes))
     if sample.image is None:
         return others
@@ -116,7 +119,8 @@ def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) ->
     if sample.problem is not None:
         raise ImageProblem(sample.problem.reason, str(sample.problem))
     if sample.image is None:
-        raise ImageProblem(Reason.NO_IMAGE)
+        reason = Reason.NOT_AN_IMAGE if sample.clip is not None else Reason.NO_IMAGE
+        raise ImageProblem(reason)
     if len(sample.image) > job.limits.image_mib * (1 << 20):
         over = f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)"
         raise ImageProblem(Reason.TOO_LARGE, over)

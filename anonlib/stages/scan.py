@@ -17,7 +17,7 @@ import cv2
 from anonlib.codes import Problem, Reason
 from anonlib.config import NO_DETECTOR, InputConfig, JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label, values_of
-from anonlib.datasets.names import IMAGE_EXTENSIONS, json_object, suffix_of
+from anonlib.datasets.names import MEDIA_EXTENSIONS, json_object, suffix_of
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
 from anonlib.faces.detect import detect_as_shown, open_detector
@@ -93,7 +93,7 @@ class Beside:
     @staticmethod
     def _spellings(name: str) -> set[str]:
         """How a kept field may be called here; NAME.txt of a folder is its member `jpg.txt`."""
-        return {name, f"json:{name}", *(f"{ending}.{name}" for ending in IMAGE_EXTENSIONS)}
+        return {name, f"json:{name}", *(f"{ending}.{name}" for ending in MEDIA_EXTENSIONS)}
 
 
 class ScanStage:

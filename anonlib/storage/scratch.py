@@ -6,17 +6,50 @@ folder whose file can be locked is unused, also where several containers share t
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
+from weakref import finalize
 
 _PREFIX = "anonlib-"
 _LOCK = ".lock"
+_BLOCK = 1 << 20
+
+
+class SpooledFile:
+    """A copy of a stream on local disk, at `path` and of `size` bytes; gone with the last reference to this object.
+
+    `head` is what was read of the stream before. Raises StorageError where the disk fails.
+    """
+
+    def __init__(self, stream: BinaryIO, head: bytes = b"") -> None:
+        from anonlib.storage.local import as_sentence
+
+        number, name = tempfile.mkstemp(dir=_of_this_process(os.getpid()))
+        self.path, self.size = Path(name), 0
+        finalize(self, self.path.unlink, missing_ok=True)
+        with open(number, "wb") as file:  # noqa: PTH123
+            block = head or stream.read(_BLOCK)
+            while block:
+                with as_sentence("write", "a clip in the temporary folder of this machine"):
+                    file.write(block)
+                self.size += len(block)
+                block = stream.read(_BLOCK)
+
+
+@cache
+def _of_this_process(pid: int) -> Path:
+    """A folder that this process has until it ends."""
+    kept = ExitStack()
+    atexit.register(kept.close)
+    return kept.enter_context(scratch())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import pyarrow as pa
 from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
 from anonlib.datasets.folder import FILE_NAME, image_of, is_metadata, metadata_bytes, metadata_rows, sidecars_of
-from anonlib.datasets.names import MAX_NAME, belongs_to, holds_image, is_image, kept_members, printable, split_member
+from anonlib.datasets.names import MAX_NAME, belongs_to, holds_image, is_media, kept_members, printable, split_member
 from anonlib.datasets.parquet_columns import image_column
 from anonlib.datasets.parquet_footer import Table, open_table
 from anonlib.datasets.parquet_pages import bounded_batches
@@ -110,7 +110,7 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
     for key, digest in expected.images:
         stem, _, ending = (f"data/{key}", "", "") if expected.rekeyed else f"data/{key}".rpartition(".")
         group = left.get(stem, {})
-        extension = ending or next((each for each in group if is_image(f"x.{each}")), "")
+        extension = ending or next((each for each in group if is_media(f"x.{each}")), "")
         if extension not in group:  # converted to PNG, whose ending stands behind the whole old name
             stem, extension = f"data/{key}", "png"
             group = left.get(stem, {})

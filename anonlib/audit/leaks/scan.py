@@ -29,7 +29,7 @@ from anonlib.audit.leaks import contents, images
 from anonlib.codes import foreign_words
 from anonlib.datasets import Item, Sample, Shard, items_of, label
 from anonlib.datasets.folder import SIDECARS
-from anonlib.datasets.names import IMAGE_EXTENSIONS, is_image, suffix_of
+from anonlib.datasets.names import MEDIA_EXTENSIONS, is_media, suffix_of
 from anonlib.datasets.parquet_footer import Footer
 from anonlib.datasets.webdataset import image_names
 from anonlib.errors import ImageProblem, JobError, NotExact
@@ -185,22 +185,22 @@ class _LeakScan:
         return len(samples)
 
     def _data_file(self, path: str, shard: Shard, index: contents.ReleaseIndex) -> None:
-        name, of_one_sample = self.naming.shard(shard.shard_id), is_image(path) or suffix_of(path) in SIDECARS
+        name, of_one_sample = self.naming.shard(shard.shard_id), is_media(path) or suffix_of(path) in SIDECARS
         if self.rekey:
             index.add(f"files of {name}", path)
             # It is called after its shard, or in a folder after its sample.
             usual = path == self.naming.path(self.job.dataset, shard)
             if of_one_sample:
                 stem, _, ending = path.removeprefix("data/").rpartition(".")
-                usual = stem in index.rows and (ending in IMAGE_EXTENSIONS or ending in SIDECARS)
+                usual = stem in index.rows and (ending in MEDIA_EXTENSIONS or ending in SIDECARS)
             self._count(NAME, f"name of a file of {name}", not usual)
         for number, item in enumerate(items_of(self.release, path)):
             key = item.key or ""
             row = index.rows.get(key) or index.rows.get(key.rpartition(".")[0])
             where = f"{path}, item {number}" if self.rekey else item.where
             where = where if row is None else f"{name}/{row['key']}"
-            if self.rekey and item.key is not None and not is_image(path):
-                usual = item.name in IMAGE_EXTENSIONS | self.listed | {"json"} and row is not None
+            if self.rekey and item.key is not None and not is_media(path):
+                usual = item.name in MEDIA_EXTENSIONS | self.listed | {"json"} and row is not None
                 self._count(NAME, f"{where}, its name", not usual)
             if row is not None and row["status"] == schemas.QUARANTINED and not index.shows_another(row["key"]):
                 self._count(QUARANTINED_OUT, where, True)
@@ -210,7 +210,7 @@ class _LeakScan:
 
     def _is_kept(self, name: str, content: bytes) -> bool:
         """Whether the job lets a member through: an image, a listed extension, or JSON of listed keys alone."""
-        if name in self.listed or is_image(f"x.{name}") or (not name and images.is_picture(content)):
+        if name in self.listed or is_media(f"x.{name}") or (not name and images.is_picture(content)):
             return True
         document = contents.text_of(content)[1] if suffix_of(f"x.{name}") == "json" else None
         return isinstance(document, dict) and document.keys() <= self.kept
