@@ -36,7 +36,7 @@ $(VENV)/checkov/.ready: tests/infra/checkov.txt
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict anonlib
+	$(BIN)/mypy --strict anonlib jobs/training
 
 system:
 	@command -v chromium chromedriver >/dev/null && ldconfig -p | grep -q libpangoft2-1.0 \

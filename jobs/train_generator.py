@@ -44,7 +44,7 @@ def prepare(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Find, describe and align the faces of a dataset; what is done already is kept."""
-    from anonlib.training.data import prepare as run
+    from training.data import prepare as run
 
     with open_progress() as progress:
         photos, left_out = run(data, faces, apart_from=apart_from or (), workers=workers, report=progress)
@@ -61,8 +61,8 @@ def ksame_net(
     seed: int = 0,
 ) -> None:  # fmt: skip
     """Train ksame-net, or continue."""
-    from anonlib.training.objectives.generator import train_ksame_net
-    from anonlib.training.trainer import TrainingSettings
+    from training.generator import train_ksame_net
+    from training.trainer import TrainingSettings
 
     settings = TrainingSettings(60 * minutes, rate, device, not full, threads, seed)
     notes = DecoderNotes(about, terms, 0, commercial)
@@ -76,8 +76,8 @@ def embedding(
     seed: int = 0,
 ) -> None:  # fmt: skip
     """Train the network of the method embedding, or continue."""
-    from anonlib.training.objectives.feature_transfer import train_embedding
-    from anonlib.training.trainer import TrainingSettings
+    from training.feature_transfer import train_embedding
+    from training.trainer import TrainingSettings
 
     settings = TrainingSettings(60 * minutes, rate, device, not full, threads, seed)
     show(train_embedding(faces, run, settings, DecoderNotes(about, terms, 0, commercial), batch=batch))
@@ -90,7 +90,7 @@ def export(
     note: Annotated[str, typer.Option(help="What else the card should say of the run.")] = "",
 ) -> None:
     """Write a trained network as ONNX with its model card."""
-    from anonlib.training.export import export as write
+    from training.export import export as write
 
     network = write(run, output, note)
     print_rows([("network", str(output)), ("sha256", network.digest), ("terms", network.about.terms)])

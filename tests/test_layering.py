@@ -21,7 +21,6 @@ LAYERS = (
     ("stages", "execution", "job", "anonymizer"),
     ("audit",),
     ("review",),
-    ("training",),
     ("cli", "doctor", "terminal"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
@@ -71,7 +70,6 @@ def test_a_module_imports_from_below_alone(path: Path) -> None:
     assert mine in RANK, f"{mine} has no place in docs/architecture.md's order"
     known = KNOWN.get(str(path.relative_to(ROOT)), set())
     for other in rooms(path) - {mine, "__version__"} - known:
-        assert other != "training" or mine == "cli", "training is imported by the command alone"
         assert RANK[other] <= RANK[mine], f"{mine} may not import {other}"
         assert not any({mine, other} == pair for pair in STRANGERS), f"{mine} and {other} do not know each other"
 
@@ -98,11 +96,10 @@ def test_torch_ray_and_faiss_wait_until_they_are_used_and_so_does_what_is_made_o
         if "torch" in heavy[path]
     }
     for path in MODULES:
-        # Networks are made of torch; who trains them waits for it, and nobody else imports these.
-        training = "training" in path.parts
-        networks = path.name in ("torch_graph.py", "networks.py") or training
+        # Networks are made of torch, and nobody else imports these at once.
+        networks = path.name in ("torch_graph.py", "networks.py")
         assert heavy[path] <= ({"torch"} if networks else set()), f"{path} imports {heavy[path]} at once"
-        assert training or not early[path] & made_of_torch, path
+        assert not early[path] & made_of_torch, path
 
 
 @pytest.mark.parametrize("stage", STAGES)

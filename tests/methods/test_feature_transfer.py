@@ -40,8 +40,8 @@ def untrained() -> bytes:
     """A file of `embedding` whose network changes next to nothing, with 40 donors of either gender."""
     import torch
 
-    from anonlib.training.export import feature_transfer_onnx
-    from anonlib.training.objectives.feature_transfer_network import FeatureTransferNet
+    from jobs.training.export import feature_transfer_onnx
+    from jobs.training.feature_transfer_network import FeatureTransferNet
 
     random = np.random.default_rng(0)
     donors = random.standard_normal((40, 128)).astype(np.float32)

@@ -11,7 +11,7 @@ from anonlib.faces.mesh import five_points
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
 from anonlib.synthesis.feature_transfer import FeatureTransferNetwork, shipped
-from anonlib.training.export import IDENTITIES
+from jobs.training.export import IDENTITIES
 from tests.support.photos import Pixels
 
 Mesh = NDArray[np.float32]

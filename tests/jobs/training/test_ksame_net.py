@@ -17,10 +17,10 @@ from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes, PublicFaces
 from anonlib.synthesis.canonical import shape_model
 from anonlib.synthesis.textures.ksame_net import LOOKS, NetworkDecoder
-from anonlib.training.data import PreparedFaces
-from anonlib.training.export import export, generator_onnx
-from anonlib.training.objectives.generator import NO_PERSON, GeneratorObjective, scenes_of, train_ksame_net
-from anonlib.training.objectives.generator_network import (
+from jobs.training.data import PreparedFaces
+from jobs.training.export import export, generator_onnx
+from jobs.training.generator import NO_PERSON, GeneratorObjective, scenes_of, train_ksame_net
+from jobs.training.generator_network import (
     BASE,
     Generator,
     directions,
@@ -29,7 +29,7 @@ from anonlib.training.objectives.generator_network import (
     looks_of,
     zone_of,
 )
-from anonlib.training.trainer import CHECKPOINT, TrainingSettings
+from jobs.training.trainer import CHECKPOINT, TrainingSettings
 from tests.support.heads import TERMS
 
 ABOUT = DecoderNotes("demo heads", TERMS, 0, True)

@@ -22,7 +22,8 @@ from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.canonical import canonical_frame, shape_model
 from anonlib.synthesis.describe import happiness
 from anonlib.synthesis.textures.ksame_net import LOOKS
-from anonlib.training.data import Floats, PreparedFaces
+
+from .data import Floats, PreparedFaces
 
 START = ("centre", "mean", "axes", "offset", "codes", "stretch", "detail", "shape", "look_mean", "look_spread")
 """What `linear_start` gives."""

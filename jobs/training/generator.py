@@ -26,7 +26,9 @@ from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.compositor import place
-from anonlib.training.data import (
+from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+
+from .data import (
     TRAINING_RECOGNIZER,
     VIEW_SIDE,
     Floats,
@@ -36,10 +38,9 @@ from anonlib.training.data import (
     keep_identities,
     load,
 )
-from anonlib.training.objectives.generator_network import Generator, linear_start, looks_of, painted, zone_of
-from anonlib.training.recognizers import PaintingJudges, random_view
-from anonlib.training.trainer import CHECKPOINT, KSAME_NET, Critic, Objective, TrainingSettings, read_notes
-from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
+from .generator_network import Generator, linear_start, looks_of, painted, zone_of
+from .recognizers import PaintingJudges, random_view
+from .trainer import CHECKPOINT, KSAME_NET, Critic, Objective, TrainingSettings, read_notes
 
 NO_PERSON = -1
 HELD_OUT = 200  # faces that are kept from training, to measure on; of few faces a fifth

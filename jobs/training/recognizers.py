@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS, PIPELINE_RECOGNIZER
 from anonlib.models.torch_graph import TorchGraph
-from anonlib.training.data import RECOGNIZERS, VIEW
+
+from .data import RECOGNIZERS, VIEW
 
 EARLY_LAYERS = ("t16", "t31")  # of the expression network, the ends of its first two stages
 

@@ -19,18 +19,18 @@ from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import shape_model
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, POINTS, SIDE, FeatureTransferNetwork, network_input
 from anonlib.synthesis.network_file import metadata_of
-from anonlib.training.data import RECOGNIZERS
-from anonlib.training.export import export, feature_transfer_onnx
-from anonlib.training.objectives.feature_transfer import CropSet, train_embedding
-from anonlib.training.objectives.feature_transfer_network import (
+from jobs.training.data import RECOGNIZERS
+from jobs.training.export import export, feature_transfer_onnx
+from jobs.training.feature_transfer import CropSet, train_embedding
+from jobs.training.feature_transfer_network import (
     DRAWN_SIDE,
     FeatureTransferNet,
     applied,
     begin,
     moved_points,
 )
-from anonlib.training.recognizers import aligned
-from anonlib.training.trainer import TrainingSettings
+from jobs.training.recognizers import aligned
+from jobs.training.trainer import TrainingSettings
 
 ABOUT = DecoderNotes("noise", "none", 9, True)
 

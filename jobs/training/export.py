@@ -21,13 +21,14 @@ from anonlib.synthesis.base import DecoderNotes, PublicFaces
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE, FeatureTransferNetwork
 from anonlib.synthesis.network_file import metadata_of
 from anonlib.synthesis.textures.ksame_net import ASKED, DETAIL, LOOKS, SHAPE, NetworkDecoder
-from anonlib.training.data import APART, BANK
-from anonlib.training.objectives import feature_transfer_network as transfer
-from anonlib.training.objectives import generator_network as ksame
-from anonlib.training.objectives.feature_transfer_network import FeatureTransferNet
-from anonlib.training.objectives.generator_network import BOUND, START, Generator
-from anonlib.training.trainer import CHECKPOINT, KSAME_NET, read_notes
 from anonlib.workspace.schemas import EMBEDDING_DIM, MESH_POINTS
+
+from . import feature_transfer_network as transfer
+from . import generator_network as ksame
+from .data import APART, BANK
+from .feature_transfer_network import FeatureTransferNet
+from .generator_network import BOUND, START, Generator
+from .trainer import CHECKPOINT, KSAME_NET, read_notes
 
 IDENTITIES = 3000  # how many identities of people who do not exist a file brings
 

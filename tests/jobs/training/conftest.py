@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anonlib.training.data import PreparedFaces, load, prepare
+from jobs.training.data import PreparedFaces, load, prepare
 from tests.support.heads import heads
 
 

@@ -24,10 +24,11 @@ from anonlib.privacy.knn import cosine_beyond
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.crops import alpha_in_crop
 from anonlib.synthesis.feature_transfer import POINTS, SIDE
-from anonlib.training.data import RECOGNIZERS, VIEW, Floats, Pixels, PreparedFaces, Rows, keep_identities, load
-from anonlib.training.objectives.feature_transfer_network import FeatureTransferNet, applied, begin, moved_points
-from anonlib.training.recognizers import EARLY_LAYERS, CropReader
-from anonlib.training.trainer import EMBEDDING, Critic, Objective, TrainingSettings
+
+from .data import RECOGNIZERS, VIEW, Floats, Pixels, PreparedFaces, Rows, keep_identities, load
+from .feature_transfer_network import FeatureTransferNet, applied, begin, moved_points
+from .recognizers import EARLY_LAYERS, CropReader
+from .trainer import EMBEDDING, Critic, Objective, TrainingSettings
 
 HELD_OUT = 128  # faces at the end of the data that are measured and shown, and not trained on; of few faces a fifth
 OTHER_ANGLE = 75.0  # degrees that a donor keeps from the face, as in a job

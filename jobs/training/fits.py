@@ -1,6 +1,6 @@
 """The small fits that ship as NPZ files: shape model, readout of glasses, smiles, reliefs of skin.
 
-`python -m anonlib.training.fits shape-model|glasses|expression|relief FACES... --out FILE`, where FACES are the faces
+`python jobs/training/fits.py shape-model|glasses|expression|relief FACES... --out FILE`, where FACES are the faces
 tables of scans (scan/KEY/faces/*.parquet of a workspace). Nothing is random: the same tables give the same file. Where
 people are labelled, only every other person by name is fitted on, so that the rest can judge.
 """

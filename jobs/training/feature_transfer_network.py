@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, MOST_CHANGE, MOST_SHIFT, SIDE
-from anonlib.training.objectives.generator_network import doubled
 from anonlib.workspace.schemas import EMBEDDING_DIM
+
+from .generator_network import doubled
 
 WIDTHS = (24, 40, 80, 128)  # channels at 64, 32, 16 and 8 px
 RANK, DRAWN_SIDE = 80, SIDE // 2  # of the linear map, and the side of what it draws

@@ -6,7 +6,7 @@ import numpy as np
 
 from anonlib.synthesis.canonical import SIZE, shape_model
 from anonlib.synthesis.textures.average import Portrait
-from anonlib.training.fits import fit_readout, fit_relief, fit_shape_model, fit_smile
+from jobs.training.fits import fit_readout, fit_relief, fit_shape_model, fit_smile
 
 
 def test_what_moves_within_a_person_is_expression_and_what_does_not_is_not() -> None:

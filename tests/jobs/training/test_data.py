@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from anonlib.errors import ConfigError
-from anonlib.training import data
-from anonlib.training.data import VIEW, PreparedFaces, load, prepare
+from jobs.training import data
+from jobs.training.data import VIEW, PreparedFaces, load, prepare
 from tests.support.heads import heads
 
 
