@@ -1,7 +1,7 @@
 """A face's aligned crop, what a network makes of it, and the way back: for methods that look at the face they change.
 
-A change (tints and shifts) is applied to the photo itself, which stays as sharp as it was; new px are blended over it
-in its own colours. Both fade at the edge of the oval's first ring. A crop's `matrix` (2, 3) leads from photo px to its
+A change (tints and shifts) is applied to the photo itself, which stays as sharp as it was, and fades at the edge of the
+oval's first ring. A crop's `matrix` (2, 3) leads from photo px to its
 own.
 """
 
@@ -14,8 +14,6 @@ import numpy as np
 
 from anonlib.faces import align, topology
 from anonlib.faces.mesh import five_points
-from anonlib.models.catalog import ARCFACE_POINTS
-from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, Swap
 from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.canonical import filled, sampled, vertices_of
 from anonlib.synthesis.compositor import Rendered, in_its_colours
@@ -24,9 +22,7 @@ from anonlib.workspace.schemas import MESH_POINTS
 FEATHER = 3.0
 """Standard deviation in px of a crop of SIDE px by which the oval's edge is softened."""
 SIDE = 128
-_SWAPPER_POINTS = np.array(ARCFACE_POINTS, np.float32) + np.array([SWAPPER_SHIFT, 0.0], np.float32)
 _WHOLE = 0.9
-_LEAST_SPREAD = 4.0
 
 
 def take(image: Pixels, mesh: Floats, points: Floats, side: int = SIDE) -> tuple[Pixels, align.Affine]:
@@ -48,28 +44,6 @@ def change(image: Pixels, mesh: Floats, matrix: align.Affine, tints: Floats, shi
     x, y = columns + moved[..., 0], rows + moved[..., 1]
     fetched = cv2.remap(place.view, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     return place.rendered(fetched + place.alpha[..., None] * in_its_colours(place.view, sampled(tints, place.grid)))
-
-
-def replace(image: Pixels, mesh: Floats, matrix: align.Affine, pixels: Pixels) -> Rendered:
-    """The photo with a face's px replaced by `pixels` (s, s, 3), in the mean and spread of the colours they replace.
-    Colours after Reinhard et al. 2001, channel by channel in RGB, over what is replaced."""
-    place = _CropPlace.of(image, mesh, matrix, len(pixels))
-    laid = sampled(pixels.astype(np.float32), place.grid)
-    weight = place.alpha[..., None] / max(float(place.alpha.sum()), 1e-6)
-    old = place.view.astype(np.float32)
-    means, spreads = [], []
-    for picture in (old, laid):
-        means.append((weight * picture).sum(axis=(0, 1)))
-        spreads.append(np.sqrt((weight * (picture - means[-1]) ** 2).sum(axis=(0, 1))))
-    gain = spreads[0] / np.maximum(spreads[1], _LEAST_SPREAD)
-    recoloured = (laid - means[1]) * np.clip(gain, 0.5, 2.0) + means[0]
-    return place.rendered(old + place.alpha[..., None] * (recoloured - old))
-
-
-def swapped(image: Pixels, mesh: Floats, donor: Floats, swap: Swap) -> Rendered:
-    """A face of a photo (H, W, 3) with `mesh` (468, 3) px, replaced by that of an ArcFace vector (512,) by `swap`."""
-    pixels, matrix = take(image, mesh, _SWAPPER_POINTS, SWAPPER_SIZE)
-    return replace(image, mesh, matrix, swap(pixels, donor))
 
 
 def alpha_in_crop(mesh: Floats) -> Floats:
