@@ -193,17 +193,6 @@ class LedgerConfig(_Frozen):
     budget: float | None = _key("The most epsilon that one person may spend over all releases.", None, ge=0)
 
 
-class PriceConfig(_Frozen):
-    """What an hour costs you, in a currency of yours; without prices costs are given in hours."""
-
-    cpu_hour: float = _key("Of one CPU.", 0.0, ge=0)
-    gpu_hour: float = _key("Of one GPU.", 0.0, ge=0)
-
-    @property
-    def known(self) -> bool:
-        return self.cpu_hour > 0 or self.gpu_hour > 0
-
-
 class RayConfig(_Frozen):
     """Where the job runs. Results do not depend on it."""
 
@@ -212,7 +201,6 @@ class RayConfig(_Frozen):
     shards: int | None = _key(f"Shards a worker has at once; else 1, {SHARDS_OF_A_GPU} with a GPU.", None, ge=1, le=64)
     wait_s: float = _key("Seconds to wait for room for all workers, or for a machine.", 300.0, ge=0, flag="--ray-wait")
     address: str | None = _key("The Ray cluster to use; else Ray is started here.", None, flag="--ray-address")
-    price: PriceConfig = PriceConfig()
 
     @field_validator("num_gpus")
     @classmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from anonlib.config import JobConfig
 from anonlib.datasets import Shard, open_input
 from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
-from anonlib.execution.cost import CostLog
 from anonlib.execution.retry import with_retries
 from anonlib.execution.rounds import DIED, ROUNDS, MakeStage, Runner, Unit, open_runner, run_rounds
 from anonlib.execution.telemetry import Labels, Report, Round
@@ -96,7 +94,6 @@ class Job:
         self.shards = self.dataset.shards()
         self._inventory_digest = check_inventory(config, self.stores, self.shards)
         self.runner = runner or open_runner(config.ray)
-        self.spending = CostLog(config.ray, self.stores.workspace)
 
     def _begin(self) -> None:
         """Write down the list of work, and make salt and secret where there are none. The rest of `Job` only reads."""
@@ -174,13 +171,9 @@ class Job:
             self._check_labels()
             with_retries(lambda: bind(self.config, self.stores, self.keyring))
             key, store = self.plan_key, layout.plan_store(self.stores, self.plan_key)
-            began, planned = time.monotonic(), store.plan() is not None
             stage = PlanStage(self.config, self.stores, self.keyring, self.scan_key, key, self._travelling)
             plan = with_retries(lambda: stage.run(self.shards))
             self._refuse_too_few(plan)
-            if not planned:
-                seconds = time.monotonic() - began
-                self.spending.add("plan", images=0, busy=seconds, reserved=seconds, gpus=0)
             make = partial(SurrogateStage, self.config, self.stores, self.scan_key, key, self._travelling)
             if failed := self._rounds("surrogates", key, make, plan.blocks, store.blocks_done, str):
                 raise JobError(_first("making surrogates", failed))
@@ -365,12 +358,7 @@ class Job:
                 raise JobError(f"the job stopped in {where}, and the same command goes on there: {outcome.error}")
             hear(outcome)
 
-        def ended(of_stage: Round) -> None:
-            gpus = self.config.ray.num_gpus
-            self.spending.add(name, images=of_stage.images, busy=of_stage.busy, reserved=of_stage.reserved, gpus=gpus)
-            self.ended(of_stage)
-
-        return run_rounds(self.runner, self._about(name), make, units, done, id_of, report, ended)
+        return run_rounds(self.runner, self._about(name), make, units, done, id_of, report, self.ended)
 
     def _about(self, stage: str) -> Labels:
         return {"stage": stage, "method": self.config.method.name}

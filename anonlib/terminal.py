@@ -83,10 +83,9 @@ def _images(counts: Summary | CertifiedCounts) -> tuple[str, str]:
 
 
 def print_summary(job: Job, summary: Summary) -> None:
-    """Counts, why anything is missing or redacted, what is claimed of whom, where all lies, and what was spent."""
-    from anonlib.execution.cost import cost_rows
+    """Counts, why anything is missing or redacted, what is claimed of whom, and where all lies."""
     from anonlib.workspace.layout import plan_store
-    from anonlib.workspace.status import certificate_of, crowd_of, exceptions, spent
+    from anonlib.workspace.status import certificate_of, crowd_of, exceptions
 
     config, reasons = job.config, exceptions(job.stores)
     output = config.output.uri.rstrip("/")
@@ -103,7 +102,6 @@ def print_summary(job: Job, summary: Summary) -> None:
         rows.append(("shards", f"{summary.committed} of {summary.shards} are done; run again to continue"))
     rows += [("data", f"{output}/data"), ("manifest", f"{output}/manifest")]
     rows.append(("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"))
-    rows += cost_rows(spent(job.stores.workspace))
     print_rows(rows)
 
 
@@ -143,9 +141,7 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
 
 
 def print_status(status: Status) -> None:
-    """How far a job is, and what it has cost."""
-    from anonlib.execution.cost import cost_rows
-
+    """How far a job is."""
     rows = [("inventory", f"{status.shards} shards" if status.shards else "none yet: nothing has run here")]
     # More than one where the job's settings have changed since its first run.
     rows += [("scanned", f"{scan} of {status.shards} shards") for scan in status.scans]
@@ -160,7 +156,6 @@ def print_status(status: Status) -> None:
         rows.append(("planned", f"{people}{plan['redacted']} faces redacted by plan{surrogates}"))
         if doubts := plan["disagreements"]:
             rows.append(("labels", f"{doubts} do not fit their faces: {plan['labels']} in the workspace"))
-    rows += cost_rows(status.spent)
     if release := status.release:
         rows += [("rendered", f"{release.committed} of {release.shards} shards"), _images(release)]
         rows.append(("faces", f"{release.faces:,}, {release.fallbacks:,} of them by a fallback"))

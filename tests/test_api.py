@@ -35,8 +35,8 @@ def test_a_job_is_loaded_from_a_file_or_a_mapping_and_overrides_change_single_ke
     (tmp_path / "job.yaml").write_text(config.to_yaml())
     assert anonlib.load_job(str(tmp_path / "job.yaml")).config == config
     document = config.model_dump(mode="json")
-    changed = anonlib.load_job(document, method={"k": 7}, ray={"price": {"cpu_hour": 1.0}})
-    assert (changed.config.method.name, changed.config.method.k, changed.config.ray.price.cpu_hour) == ("solid", 7, 1.0)
+    changed = anonlib.load_job(document, method={"k": 7}, ray={"wait_s": 1.0})
+    assert (changed.config.method.name, changed.config.method.k, changed.config.ray.wait_s) == ("solid", 7, 1.0)
     assert document == config.model_dump(mode="json")
     assert changed.run().no_face == 1
     assert anonlib.verify(config.output.uri).certificate.counts.images == 1

@@ -38,10 +38,6 @@ class Round:
     busy: float
     why: str | None = None
 
-    @property
-    def reserved(self) -> float:
-        return self.actors * self.seconds
-
 
 class Metric(NamedTuple):
     """A metric's kind, its help and its labels beside `stage` and `method`."""

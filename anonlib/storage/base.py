@@ -30,7 +30,7 @@ OTHER_FILES = 8
 """How many other files are tried when one cannot be read."""
 OUR_NAMES = frozenset(
     {
-        *("audit", "commits", "data", "failures", "manifest", "plan", "render", "review", "scan", "spending"),
+        *("audit", "commits", "data", "failures", "manifest", "plan", "render", "review", "scan"),
         *("withdrawn", "run.json", "inventory.json", "inventory.parquet", "purged.json", "secret", "secret-check"),
         *("certificate.json", "classes.parquet", "draws.parquet", "surrogates.parquet", "audit.json", "sheet.jpg"),
         *("report.json", "report.schema.json", "report.html", "report.pdf", "croissant.json", "people", "plans"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ from anonlib.workspace.layout import (
     PURGED,
     JobStores,
     PlanStore,
-    json_bytes,
     open_stores,
     plan_store,
     plans_of,
@@ -98,14 +96,12 @@ class Status:
     """A job as its markers tell it, with several scans or plans if its settings were changed.
 
     `scans`: shards done. `plans`: blocks `done`, the path of its `labels`, and once decided `blocks` and PLAN_COUNTS.
-    `spent`: what each run wrote down.
     """
 
     shards: int
     scans: tuple[int, ...]
     plans: tuple[dict[str, Any], ...]
     release: Summary | None
-    spent: Sequence[Mapping[str, Any]]
     reasons: Reasons = field(default_factory=Counter)
     left_out: Mapping[str, int] = field(default_factory=dict)
 
@@ -142,7 +138,6 @@ def status(workspace: Storage, release: Storage | None) -> Status:
         scans=tuple(len(scan.done()) for scan in scans_of(workspace).values()),
         plans=tuple(map(_plan, plans_of(workspace))),
         release=summary,
-        spent=spent(workspace),
         reasons=reasons,
         left_out=note.get("left_out", {}) if summary is None else summary.left_out,
     )
@@ -159,16 +154,6 @@ def certificate_of(release: Storage) -> Certificate | None:
 def exceptions(stores: JobStores) -> Reasons:
     """Why images were quarantined and faces fell back, over the whole release."""
     return _release(stores)[1]
-
-
-def spent(workspace: Storage) -> list[dict[str, Any]]:
-    """What each run wrote down that it spent (see `note_spending`)."""
-    return [json.loads(workspace.read(entry.path)) for entry in workspace.list("spending/")]
-
-
-def note_spending(workspace: Storage, run: str, record: Mapping[str, Any]) -> None:
-    """Keep what a run has spent so far, in place of what it noted before. Raises StorageError."""
-    workspace.publish(f"spending/{run}.json", json_bytes(record))
 
 
 def note_failure(workspace: Storage, stage: str, unit: str, details: str) -> None:

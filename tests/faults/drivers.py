@@ -66,10 +66,10 @@ def outcomes(verb: str, config: JobConfig, *more: str | JobConfig) -> list[Outco
 
 
 def made(root: Storage) -> dict[str, bytes]:
-    """Everything in a job's two places; of the workspace without what was left unfinished and what runs spent."""
+    """Everything in a job's two places; of the workspace without what was left unfinished."""
     paths = [entry.path for entry in root.list(unfinished=True)]
     kept = [path for path in paths if path.startswith("release/") or OURS not in path]
-    kept = [path for path in kept if not path.startswith(("workspace/spending/", "workspace/job.yaml"))]
+    kept = [path for path in kept if path != "workspace/job.yaml"]
     return {path: root.read(path) for path in kept if path.startswith(("release/", "workspace/"))}
 
 
@@ -152,8 +152,8 @@ class _Child:
 
     def watched(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(storage: Any, path: str, *rest: Any, **named: Any) -> Any:
-            # What a run spent, and its lease, have other names each time, and nothing in a release rests on them.
-            if path.startswith(("spending/", f"{OURS}run-")):
+            # A run's lease has another name each time, and nothing in a release rests on it.
+            if path.startswith(f"{OURS}run-"):
                 return method(storage, path, *rest, **named)
             write = f"{name} {storage.uri.rpartition('/')[2]}/{path}"
             self.ask(write)

@@ -31,7 +31,7 @@ NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-
 
 
 def finished(root: Path) -> dict[str, str]:
-    """What lies in the job's two places under a final name, but what was spent, and in the release all else, too."""
+    """What lies in the job's two places under a final name, and in the release all else, too."""
     kept = {f"workspace/{path}": digest for path, digest in lasting(root / "workspace").items()}
     return kept | {f"release/{path}": digest for path, digest in contents(root / "release").items()}
 

@@ -64,10 +64,10 @@ class Cloud:
         return salted(config, self.server.options)
 
     def made(self, config: JobConfig) -> dict[str, bytes]:
-        """Every object of the job's two places but what runs spent and met, where they were, and their leases."""
+        """Every object of the job's two places but what runs met, where they were, and their leases."""
         storage = open_storage(config.output.uri.removesuffix("/release"), self.server.options)
         paths = [entry.path for entry in storage.list(unfinished=True)]
-        passing = ("workspace/spending/", "workspace/failures/", "workspace/job.yaml", f"workspace/{OURS}run-")
+        passing = ("workspace/failures/", "workspace/job.yaml", f"workspace/{OURS}run-")
         return {path: storage.read(path) for path in paths if not path.startswith(passing)}
 
 

@@ -181,11 +181,11 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def lasting(folder: Path) -> dict[str, str]:
-    """Contents of a workspace or release that any two runs share: not places, nor what a run spent, met or left."""
+    """Contents of a workspace or release that any two runs share: not places, nor what a run met or left."""
     return {
         path: digest
         for path, digest in contents(folder).items()
-        if not path.startswith(("spending/", "failures/", "job.yaml")) and not Path(path).name.startswith(OURS)
+        if not path.startswith(("failures/", "job.yaml")) and not Path(path).name.startswith(OURS)
     }
 
 

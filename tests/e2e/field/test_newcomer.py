@@ -74,7 +74,7 @@ def test_a_mistyped_word_is_answered_by_the_nearest_and_a_missing_value_by_its_n
         ({"keep_field": ["a"]}, "keep_field: is not a key of a job file; did you mean keep_fields?"),
         ({"k": 5}, "k: is not a key of a job file; did you mean method.k?"),
         ({"method": {"textre": "average"}}, "method.textre: is not a key of a job file; did you mean texture?"),
-        ({"ray": {"price": {"cpu_hr": 1}}}, "ray.price.cpu_hr: is not a key of a job file; did you mean cpu_hour?"),
+        ({"ray": {"actor": 1}}, "ray.actor: is not a key of a job file; did you mean actors?"),
         ({"method": {"name": ["solid"]}}, "method.name: there is no '['solid']'"),
     ],
 )
