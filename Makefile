@@ -45,7 +45,7 @@ system:
 
 test: setup system $(VENV)/checkov/.ready
 	$(BIN)/anonlib models pull --set demo
-	$(BIN)/pytest -m "not soak" -n 3 --dist loadfile --no-loadscope-reorder --durations=25
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25
 
 # More by `make fuzz INPUTS=100000 SEED=7`; `python -m tests.fuzz.fuzz --help` says what else there is.
 INPUTS ?= 2000

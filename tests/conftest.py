@@ -49,7 +49,7 @@ _JOB_FOLDERS = ("e2e", "faults", "jobs", "notebooks")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by cost what has no mark of its own: `job` if it runs a whole job, else `unit`."""
     for item in items:
-        if not any(item.get_closest_marker(name) for name in ("job", "cluster", "soak")):
+        if not any(item.get_closest_marker(name) for name in ("job", "cluster")):
             runs_job = _WHOLE_JOBS.intersection(getattr(item, "fixturenames", ())) or any(
                 folder in item.path.parts for folder in _JOB_FOLDERS
             )

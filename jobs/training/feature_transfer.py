@@ -22,8 +22,7 @@ from anonlib.models.catalog import PIPELINE_RECOGNIZER
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.knn import cosine_beyond
 from anonlib.synthesis.base import DecoderNotes
-from anonlib.synthesis.crops import alpha_in_crop
-from anonlib.synthesis.feature_transfer import POINTS, SIDE
+from anonlib.synthesis.feature_transfer import POINTS, SIDE, alpha_in_crop
 
 from .data import RECOGNIZERS, VIEW, Floats, Pixels, PreparedFaces, Rows, keep_identities, load
 from .feature_transfer_network import FeatureTransferNet, applied, begin, moved_points

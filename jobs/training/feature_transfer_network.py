@@ -100,7 +100,7 @@ class FeatureTransferNet(nn.Module):  # type: ignore[misc]  # mypy is not shown 
 def applied(crop: Tensor, alpha: Tensor, tints: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
     """What a change makes of crops (n, 3, s, s) where alpha (n, 1, s, s) lets it: the px, and the shifts (n, 2, s, s).
 
-    The same as anonlib.synthesis.crops does to a photo.
+    The same as anonlib.synthesis.feature_transfer does to a photo.
     """
     side = crop.shape[-1]
     moved = alpha * F.interpolate(shifts, size=(side, side), mode="bilinear", align_corners=False)

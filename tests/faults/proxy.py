@@ -62,8 +62,7 @@ class _Rule:
 class FaultProxy:
     """Answers at `endpoint` while it is entered; `log` is what it injected.
 
-    `claims` counts by bucket/key the conditional writes that the server accepted. `slow_s`: until the first byte of a
-    slow answer; its body takes as long again. `refuse`: the answer to a request that the server behind cannot be made
+    `slow_s`: until the first byte of a slow answer; its body takes as long again. `refuse`: the answer to a request that the server behind cannot be made
     to refuse, by method, key and headers, or None.
     """
 
@@ -72,7 +71,6 @@ class FaultProxy:
         self.target, self.slow_s = (str(parts.hostname), int(parts.port or 80)), slow_s
         self.refuse: Callable[[str, str, Mapping[str, str]], tuple[int, str] | None] = lambda *request: None
         self.log: list[Injected] = []
-        self.claims: Counter[str] = Counter()
         self._rules: list[_Rule] = []
         self._schedule: tuple[int, float, int] | None = None
         self._times: Counter[tuple[str, str]] = Counter()
@@ -192,8 +190,6 @@ class _Handler(BaseHTTPRequestHandler):
         except (OSError, HTTPException):
             self._reset()
             return
-        if answer.status == 200 and self.headers.get("If-None-Match") == "*":
-            proxy.claims[key] += 1
         if fault == "reset-after":
             self._reset()
         else:

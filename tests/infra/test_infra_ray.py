@@ -9,17 +9,22 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.cluster import missing
 from tests.support.witness import new_namespace, refused
 
 HEAD = Path(__file__).with_name("ray_head.py")
 
-pytestmark = pytest.mark.skipif((missing() or refused()) is not None, reason=missing() or refused() or "")
+ABSENT = [
+    name for name in ("aiohttp_cors", "grpc", "opencensus", "prometheus_client", "virtualenv") if not find_spec(name)
+]
+WHY_NOT = f"ray[default] is not installed ({', '.join(ABSENT)})" if ABSENT else refused()
+
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
 
 
 @contextmanager

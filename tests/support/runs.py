@@ -276,29 +276,14 @@ def started(config: JobConfig, folder: Path, driver: str = _DRIVER, **environmen
 
 def in_session(session: int) -> list[tuple[int, str]]:
     """(pid, command line) of every process that belongs to a session that we started."""
-    return [(pid, command) for pid, _, theirs, command in _processes() if theirs == session]
-
-
-def under(session: int) -> list[tuple[int, int, str]]:
-    """(pid, session, command line) of a session that we started, and of all sessions that its processes began."""
-    everything, sessions, found = _processes(), {session}, 0
-    while found < len(sessions):
-        found = len(sessions)
-        members = {pid for pid, _, theirs, _ in everything if theirs in sessions}
-        sessions |= {theirs for _, parent, theirs, _ in everything if parent in members}
-    return [(pid, theirs, command) for pid, _, theirs, command in everything if theirs in sessions]
-
-
-def _processes() -> list[tuple[int, int, int, str]]:
-    """(pid, parent, session, command line) of everything that runs on this machine."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with suppress(OSError):
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                if fields[0] != "Z":
+                if fields[0] != "Z" and int(fields[3]) == session:
                     command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    found.append((int(folder.name), int(fields[1]), int(fields[3]), command))
+                    found.append((int(folder.name), command))
     return found
 
 

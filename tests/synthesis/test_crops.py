@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
-from anonlib.synthesis import crops
+from anonlib.synthesis import feature_transfer as crops
 from anonlib.synthesis.feature_transfer import POINTS
 from tests.support.photos import Pixels
 

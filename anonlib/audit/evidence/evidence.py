@@ -19,7 +19,7 @@ ONE_FACE, ONE_FACE_ALL = "one-face", "one-face-all"
 CONTROLS = (ONE_FACE, ONE_FACE_ALL)
 BASELINES: tuple[str, ...] = (*REDACTIONS, *CONTROLS)
 """What a release is compared with, made of the same originals: redactions of all faces, and new faces that many share
-(controls.py)."""
+(Controls in gather.py)."""
 HIDDEN: Redaction = "solid"
 """The redaction that leaves nothing of a face."""
 JUDGES = ("antispoof", "liveness")

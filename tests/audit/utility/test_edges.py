@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anonlib.audit.evidence.skin import crispness, skin_of
-from anonlib.audit.utility.edges import edge_contrast, hair_of, share_changed
+from anonlib.audit.utility.kept import edge_contrast, hair_of, share_changed
 from anonlib.faces import align
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 

@@ -14,7 +14,7 @@ from anonlib.errors import ModelUnusable
 from anonlib.faces import align
 from anonlib.models.catalog import MODELS, PIPELINE_RECOGNIZER
 from anonlib.models.runtime import load_engine
-from anonlib.synthesis import crops
+from anonlib.synthesis import feature_transfer as crops
 from anonlib.synthesis.base import DecoderNotes
 from anonlib.synthesis.canonical import shape_model
 from anonlib.synthesis.feature_transfer import FLOW_SIDE, POINTS, SIDE, FeatureTransferNetwork, network_input

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anonlib.models.convert.graphdef import read_graph_def
+from anonlib.models.convert.tfjs import read_graph_def
 
 
 def field(number: int, value: bytes | str | int) -> bytes:
