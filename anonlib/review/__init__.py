@@ -36,8 +36,7 @@ def review(
     try:
         import uvicorn
 
-        from anonlib.review.guard import Guard
-        from anonlib.review.page import make_app
+        from anonlib.review.page import Guard, make_app
         from anonlib.review.session import Session
     except ModuleNotFoundError as error:
         install = "install it by `pip install 'anonlib[review]'`"

@@ -62,8 +62,8 @@ class _Rule:
 class FaultProxy:
     """Answers at `endpoint` while it is entered; `log` is what it injected.
 
-    `slow_s`: until the first byte of a slow answer; its body takes as long again. `refuse`: the answer to a request that the server behind cannot be made
-    to refuse, by method, key and headers, or None.
+    `slow_s`: until the first byte of a slow answer; its body takes as long again. `refuse`: the answer to a request
+    that the server behind cannot be made to refuse, by method, key and headers, or None.
     """
 
     def __init__(self, target: str, *, slow_s: float = 0.2) -> None:

@@ -20,8 +20,7 @@ from urllib3 import BaseHTTPResponse as Answer
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.job import Job
-from anonlib.review.guard import ASSETS, Guard
-from anonlib.review.page import make_app
+from anonlib.review.page import ASSETS, Guard, make_app
 from anonlib.review.session import Session
 from tests.review.conftest import FACE
 from tests.support import photos

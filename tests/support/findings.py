@@ -7,7 +7,7 @@ from typing import Any
 
 from anonlib.audit import findings as f
 from anonlib.audit.gate import judge
-from anonlib.audit.report.glossary import BASELINES
+from anonlib.audit.report.summary import BASELINES
 from anonlib.config import PolicyConfig
 
 RECOGNIZERS = {"fr-feature": 0.412, "mobileface": 0.531, "faceres": 0.467}

@@ -15,7 +15,7 @@ from typing import Any
 
 from anonlib.audit.findings import AuditReport, Histogram
 from anonlib.audit.gate import NAMING
-from anonlib.audit.report import glossary, summary
+from anonlib.audit.report import summary
 from anonlib.audit.report.summary import figure_text, listed, share
 from anonlib.errors import JobError
 
@@ -94,7 +94,6 @@ def write_html(report: AuditReport, examples: Sequence[tuple[bytes, str]] = ()) 
         footer=f'"{footer}"',
         charts=[*_trade(report), *map(_similarity, report.histograms), *_attacks(report)],
         summary=summary,
-        glossary=glossary,
     )
     return page
 
@@ -152,7 +151,7 @@ def _similarity(histogram: Histogram) -> Chart:
 def _trade(report: AuditReport) -> Iterator[Chart]:
     """Privacy against use: of the release and of each baseline, what the strongest attack finds and what is kept."""
     naming = [attack for attack in report.attacks if attack.name in NAMING and attack.target == "rank-1"]
-    attack, measure = glossary.strongest(naming), next((use for use in report.utility if use.name == _KEPT), None)
+    attack, measure = summary.strongest(naming), next((use for use in report.utility if use.name == _KEPT), None)
     if attack is None or measure is None:
         return
     found, kept = ({"released": finding.released} | finding.baselines for finding in (attack, measure))
@@ -175,7 +174,7 @@ def _trade(report: AuditReport) -> Iterator[Chart]:
 def _attacks(report: AuditReport) -> Iterator[Chart]:
     """A forest plot: of each attack its strongest target and recognizer, with intervals, beside its baselines."""
     names = dict.fromkeys(attack.name for attack in report.attacks)
-    best = [glossary.strongest(attack for attack in report.attacks if attack.name == name) for name in names]
+    best = [summary.strongest(attack for attack in report.attacks if attack.name == name) for name in names]
     attacks = {f"{attack.name}, {attack.target}": attack for attack in best if attack is not None}
     if not attacks:
         return
@@ -187,7 +186,7 @@ def _attacks(report: AuditReport) -> Iterator[Chart]:
                 rows.append({"row": label, "kind": kind, "value": figure.value, "low": low, "high": high})
     chances = [{"row": label, "value": attack.released.chance} for label, attack in attacks.items()]
     chances = [row for row in chances if row["value"] is not None]
-    kinds = ["released", *glossary.baselines_of(attacks.values())]
+    kinds = ["released", *summary.baselines_of(attacks.values())]
     y = {"field": "row", "type": "nominal", "title": None, "sort": None, "scale": {"paddingInner": 0.25}}
     y["axis"] = {"grid": False}
     shared: Node = {

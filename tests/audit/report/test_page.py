@@ -11,9 +11,8 @@ import jsonschema
 import pytest
 
 from anonlib.audit.findings import AuditReport, Gate, GateLine, LeakCheck
-from anonlib.audit.report.glossary import BASELINES
 from anonlib.audit.report.page import COLOURS, REQUIRED, rendered, write_html, write_pdf
-from anonlib.audit.report.summary import in_short, risks, what_was_done
+from anonlib.audit.report.summary import BASELINES, in_short, risks, what_was_done
 from anonlib.errors import JobError
 from tests.support import findings, photos
 from tests.support.html_text import Page

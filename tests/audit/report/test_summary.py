@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from anonlib.audit.findings import Attack, AuditReport, Figure, LeakCheck
-from anonlib.audit.report.glossary import strongest
-from anonlib.audit.report.summary import NBSP, claimed, in_short, risks, what_was_done
+from anonlib.audit.report.summary import NBSP, claimed, in_short, risks, strongest, what_was_done
 from tests.support import findings
 
 
