@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks import similarity
-from anonlib.audit.attacks.similarity import BINS, FAR, Score, Scores, Vectors
+from anonlib.audit.attacks.similarity import BINS, FAR, Score, Scores, Vectors, auc
 from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Attack, Disclosure, Figure, Group, Histogram, Threshold
@@ -106,19 +106,17 @@ class Probes:
                 more[channel] = difference(of_faces[look], of_faces[other], who, seed=self.seed)
         return self._attack(name, target, figures, **more)
 
-    def pair_attack(
-        self, name: str, target: str, scores: Mapping[str, Counts], statistic: Statistic, note: str = ""
-    ) -> Attack:
-        """A `statistic` of pairs, such as `auc`, by people; `scores` by look, as of `pair_scores`."""
+    def pair_attack(self, name: str, target: str, scores: Mapping[str, Counts], note: str = "") -> Attack:
+        """The AUC of pairs, by people; `scores` by look, as of `pair_scores`."""
 
         def figure(counts: Counts, statistic: Statistic, chance: float | None = None) -> Figure:
             count = int(counts[:, :BINS].sum())
             return figure_of_sums(counts, None, statistic, count=count, chance=chance, seed=self.seed)
 
         def apart(sums: Shares) -> Shares:
-            return statistic(sums[:, : 2 * BINS]) - statistic(sums[:, 2 * BINS :])
+            return auc(sums[:, : 2 * BINS]) - auc(sums[:, 2 * BINS :])
 
-        figures = {look: figure(counts, statistic, 0.5) for look, counts in scores.items()}
+        figures = {look: figure(counts, auc, 0.5) for look, counts in scores.items()}
         channels = {
             channel: figure(np.concatenate([scores[look], scores[other]], axis=1), apart)
             for channel, (look, other) in BEYOND.items()

@@ -11,25 +11,17 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from anonlib.audit.attacks.base import Material, Probes
-from anonlib.audit.attacks.similarity import auc, pair_scores
+from anonlib.audit.attacks.similarity import pair_scores
 from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
 from anonlib.audit.findings import Attack
 
 
 def linkage(material: Material) -> Iterator[Attack]:
-    """Two photos of one release: how alike those are that show one surrogate, and the AUC over all pairs."""
+    """Two photos of one release: the AUC over all pairs."""
     for attacker in material.attackers:
-        evidence = attacker.evidence
-        # A surrogate is meant to be reused: only pairs that show the same one are compared.
-        worn, enrolled = evidence.worn[attacker.probe], evidence.worn[attacker.gallery][attacker.right]
-        cosines = {
-            look: np.where((worn == enrolled) & (worn >= 0), attacker.genuine(vectors, vectors), np.nan)
-            for look, vectors in attacker.vectors.items()
-            if look in (RELEASED, CLEAR)
-        }
-        yield attacker.attack("linkage", "cosine of one surrogate", cosines)
-        scores = {look: pair_scores(vectors, evidence.subjects) for look, vectors in attacker.vectors.items()}
-        yield attacker.pair_attack("linkage", "AUC", scores, auc)
+        subjects = attacker.evidence.subjects
+        scores = {look: pair_scores(vectors, subjects) for look, vectors in attacker.vectors.items()}
+        yield attacker.pair_attack("linkage", "AUC", scores)
 
 
 def linkage_of_releases(first: Evidence, second: Evidence, *, used: Collection[str], seed: int = 0) -> Iterator[Attack]:
@@ -51,4 +43,4 @@ def linkage_of_releases(first: Evidence, second: Evidence, *, used: Collection[s
                 probes, gallery = (release.looks[look].vectors[recognizer][kept] for release, kept in sides)
                 scores[look] = pair_scores(probes, person, gallery, other, groups)
             judge = Probes(person, recognizer, recognizer not in used, (), person, np.ones(len(person), bool), seed)
-            yield judge.pair_attack("linkage of two releases", target, scores, auc, note)
+            yield judge.pair_attack("linkage of two releases", target, scores, note)

@@ -19,9 +19,7 @@ from anonlib.audit.attacks.similarity import (
     Scores,
     accepted_at,
     dot,
-    equal_error,
     found_within,
-    pair_scores,
 )
 from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED
 from anonlib.audit.findings import Attack
@@ -33,9 +31,9 @@ _FOLDS = 10
 
 
 def naive(material: Material) -> Iterator[Attack]:
-    """Released photos against clear ones: identification, verification, equal error rate."""
+    """Released photos against clear ones: identification and verification."""
     for attacker in material.attackers:
-        clear, subjects = attacker.vectors[CLEAR], attacker.evidence.subjects
+        clear = attacker.vectors[CLEAR]
         scores = {look: attacker.cosines(vectors, clear) for look, vectors in attacker.vectors.items()}
         first, *replaced = _identified(attacker, "naive", scores)
         yield first
@@ -47,13 +45,6 @@ def naive(material: Material) -> Iterator[Attack]:
             for look, vectors in attacker.vectors.items()
         }
         yield attacker.attack("naive", "TAR", accepted, FAR, detailed=True)
-        probe, gallery = attacker.probe & attacker.reported, attacker.gallery & attacker.reported
-        pairs = {
-            look: pair_scores(vectors[probe], subjects[probe], clear[gallery], subjects[gallery])
-            for look, vectors in attacker.vectors.items()
-        }
-        note = "an error rate: .5 is the best that a release can do"
-        yield attacker.pair_attack("naive", "EER", pairs, equal_error, note)
         yield from replaced
         yield from _within_class(attacker, "naive", scores)
 

@@ -126,20 +126,3 @@ def auc(sums: Shares) -> Shares:
     below = np.cumsum(impostor, axis=1) - impostor / 2
     with np.errstate(invalid="ignore"):
         return np.asarray((genuine * below).sum(axis=1) / (genuine.sum(axis=1) * impostor.sum(axis=1)), np.float64)
-
-
-def equal_error(sums: Shares) -> Shares:
-    """(r,) The error rate where as many genuine pairs are refused as impostors are accepted; `sums` as of `auc`."""
-    zero, row = np.zeros((len(sums), 1)), np.arange(len(sums))
-    with np.errstate(invalid="ignore"):
-        refused, passed = (
-            np.concatenate([zero, np.cumsum(counts, axis=1)], axis=1) / counts.sum(axis=1, keepdims=True)
-            for counts in (sums[:, :BINS], sums[:, BINS:])
-        )
-    accepted = 1 - passed
-    # The two cross between two thresholds; in between, both are taken for straight lines.
-    after = np.maximum((refused >= accepted).argmax(axis=1), 1)
-    gap_before = accepted[row, after - 1] - refused[row, after - 1]
-    gap_after = refused[row, after] - accepted[row, after]
-    share = gap_before / np.maximum(gap_before + gap_after, 1e-12)
-    return np.asarray(refused[row, after - 1] + share * (refused[row, after] - refused[row, after - 1]), np.float64)

@@ -56,17 +56,15 @@ TARGETS = {
     "TAR": "accepted as the same person",
     "found at FPIR 0.01": "found, where 1 % of the people who are not enrolled are taken for one who is",
     "accuracy": "pairs told right",
-    "EER": "errors where both kinds are as frequent",
     "AUC": "a pair of one person is more alike than a pair of two",
     "AUC, same gender": "a pair of one person is more alike than a pair of two of one gender",
     "rank-1 within the class": "the right person comes first, among those of the class alone",
     "rank-1 of replaced faces": "the right person comes first, ellipses left out",
-    "cosine of one surrogate": "cosine of two photos of one person that wear one surrogate",
     "accepted by portraits": "accepted as a person whose portrait was averaged into the face",
     "accepted by other photos": "accepted as a person who was averaged into the face, by another photo",
 }
 BASELINES = ("clear", "blur", "pixelate", "solid", "one-face", "one-face-all")
-_TARGET_ORDER = ("rank-1", "TAR", "rank-5", "AUC", "EER")
+_TARGET_ORDER = ("rank-1", "TAR", "rank-5", "AUC")
 
 
 def meaning(name: str) -> tuple[str, str, str]:
@@ -83,9 +81,7 @@ def strongest(attacks: Iterable[Attack]) -> Attack | None:
     def order(attack: Attack) -> tuple[int, float]:
         figure, target = attack.released, attack.target
         place = _TARGET_ORDER.index(target) if target in _TARGET_ORDER else len(_TARGET_ORDER)
-        end = figure.low if target == "EER" else figure.high
-        reached = (figure.value if end is None else end) or 0.0
-        return place, reached if target == "EER" else -reached
+        return place, -((figure.value if figure.high is None else figure.high) or 0.0)
 
     return min((attack for attack in attacks if attack.released.value is not None), key=order, default=None)
 

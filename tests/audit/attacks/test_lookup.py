@@ -48,7 +48,6 @@ def test_a_release_of_the_originals_is_as_bad_as_the_originals_beside_every_base
         assert held(attack.identity)[1] > 0.5
     for name in ("open set, found at FPIR 0.01", "pairs, accuracy"):
         assert held(found[name].released)[0] > 0.95 and held(found[name].identity)[1] > 0.3
-    assert held(found["naive, EER"].released)[0] < 0.01
     assert found["naive, rank-1"].released.count == 240
     assert found["naive, rank-1"].released.chance == pytest.approx(1 / 60)
     assert found["parrot, rank-1 within the class"].released.chance == pytest.approx(1 / 5)
@@ -65,7 +64,6 @@ def test_a_release_of_noise_gives_chance() -> None:
     assert held(found["naive, TAR"].released)[0] < 0.02
     assert held(found["open set, found at FPIR 0.01"].released)[0] < 0.05
     assert held(found["pairs, accuracy"].released)[0] == pytest.approx(0.5, abs=0.06)
-    assert held(found["naive, EER"].released)[0] == pytest.approx(0.5, abs=0.1)
 
 
 def test_faces_that_all_look_alike_are_guessed_and_exceed_nothing() -> None:
@@ -81,9 +79,6 @@ def test_a_pseudonym_for_each_person_hides_the_name_but_links_the_photos() -> No
     assert held(found["naive, rank-1"].released)[2] < 0.1
     assert held(found["parrot, rank-1"].released)[0] > 0.99
     assert held(found["linkage, AUC"].released)[0] > 0.99
-    same = found["linkage, cosine of one surrogate"].released
-    assert held(same)[0] > 0.9 and same.count == 240
-    assert released(WORN, worn=np.full(300, -1))["linkage, cosine of one surrogate"].released.count == 0
 
 
 def test_averaging_leaves_out_the_photo_whose_original_is_the_gallery() -> None:
@@ -140,7 +135,7 @@ def test_the_worst_person_class_and_group_are_worse_than_the_mean() -> None:
 
 def test_without_a_second_photo_of_anyone_nothing_is_claimed() -> None:
     alone = every(evidence(subjects=np.arange(300), people=np.arange(300), names=np.arange(300).astype(str)))
-    for name in ("naive, rank-1", "naive, TAR", "naive, EER", "parrot, rank-1", "averaging, rank-1", "linkage, AUC"):
+    for name in ("naive, rank-1", "naive, TAR", "parrot, rank-1", "averaging, rank-1", "linkage, AUC"):
         assert (alone[name].released.value, alone[name].released.count) == (None, 0)
 
 
