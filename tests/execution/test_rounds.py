@@ -158,7 +158,7 @@ def test_a_round_adds_up_what_came_back_and_the_rest_is_tried_again() -> None:
     assert failed == {} and pool.rounds == [3, 1]
     assert (first.units, first.remaining, first.images) == (3, 1, 10), "of what failed nothing is counted"
     assert first.busy == 4.0, "seconds are those of every try, and the start of a worker"
-    assert first.why == "The disk is full." and first.reserved == 2 * first.seconds
+    assert first.why == "The disk is full."
     assert (second.round, second.units, second.remaining, second.why, second.actors) == (2, 1, 0, None, 1)
     assert ran(pool, "abc") == ({}, []), "a finished stage has no round"
 
