@@ -102,13 +102,12 @@ def _context_lines(policy: PolicyConfig, attacks: Sequence[Attack]) -> Iterator[
     if bounds:
         bound, attack = max(bounds, key=lambda pair: pair[0])
         shares = {kind: _share(figure) for kind, figure in attack.baselines.items()}
+        to_all = shares.get(ONE_FACE_ALL, "an unknown share")
         why = (
             f"{attack.name} attack, {attack.target} by {attack.recognizer}: {shares[ONE_FACE]} of the photos with one "
+            f"face for everybody of a gender, age band and tone, {to_all} with one for all, {shares[HIDDEN]} behind a "
+            f"flat ellipse; at most {bound:.1%} more"
         )
-        why += (
-            f"face for everybody of a gender, age band and tone, {shares.get(ONE_FACE_ALL, 'an unknown share')} with "
-        )
-        why += f"one for all, {shares[HIDDEN]} behind a flat ellipse; at most {bound:.1%} more"
     yield _at_most("context", "context, what any face leaves", policy.context, bound, why)
 
 
