@@ -8,13 +8,14 @@ whole clip is known, so gaps are filled afterwards, ends are stretched, and all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.signal import savgol_filter
+from scipy.signal import savgol_coeffs
 
 from anonlib.faces.regions import FACE, Regions
 
@@ -45,6 +46,12 @@ class Track:
     scores: Floats
     kind: str = FACE
 
+    @classmethod
+    def still(cls, box: Floats, frames: int, kind: str = FACE) -> Self:
+        """One box (4,) in the first `frames` frames."""
+        boxes, landmarks = np.tile(box, (frames, 1)).astype(np.float32), np.full((frames, 5, 2), np.nan, np.float32)
+        return cls(0, boxes, landmarks, np.zeros(frames, np.float32), kind)
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -56,6 +63,27 @@ class Track:
     @property
     def frames(self) -> range:
         return range(self.first, self.first + len(self))
+
+    @property
+    def surest(self) -> int:
+        """The frame with the greatest score."""
+        return self.first + int(self.scores.argmax())
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What tables keep of it (schemas.TRACK)."""
+        return {"first": self.first} | {name: getattr(self, name).ravel() for name in ("boxes", "landmarks", "scores")}
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Any], kind: str | None = None) -> Self:
+        """The track that tables keep so."""
+        boxes, landmarks, scores = (np.array(columns[name], np.float32) for name in ("boxes", "landmarks", "scores"))
+        return cls(columns["first"], boxes.reshape(-1, 4), landmarks.reshape(-1, 5, 2), scores, kind or FACE)
+
+    def at(self, frame: int) -> Regions:
+        """The region in one of its frames."""
+        place = slice(frame - self.first, frame - self.first + 1)
+        return Regions(self.boxes[place], self.scores[place], self.landmarks[place], (self.kind,))
 
     def best(self, count: int, apart: int) -> list[int]:
         """At most `count` frames, best first and `apart` frames from each other, in which it shows best: found surely,
@@ -209,12 +237,15 @@ def _with_end(track: Track, shifts: Sequence[Floats], step: int) -> Track:
     return replace(track, first=track.first - len(moves) * (step < 0), boxes=boxes, landmarks=landmarks, scores=scores)
 
 
-def smoothed(values: Floats, rate: float) -> Floats:
-    """Values (n, ...) over frames without their jitter, by a polynomial around each (Savitzky and Golay 1964)."""
-    window = min(2 * round(_SMOOTH * rate / 2) + 1, len(values) - 1 + len(values) % 2)
+def smoothing(count: int, place: int, rate: float) -> tuple[slice, Floats]:
+    """Which of `count` values over frames say what the one at `place` is without its jitter, and their weights (n,): a
+    polynomial is fitted around it (Savitzky and Golay 1964), which delays nothing and keeps a motion's peaks."""
+    window = min(2 * round(_SMOOTH * rate / 2) + 1, count - 1 + count % 2)
     if window <= _ORDER:
-        return values
-    return np.asarray(savgol_filter(values, window, _ORDER, axis=0, mode="interp"), np.float32)
+        return slice(place, place + 1), np.ones(1, np.float32)
+    start = min(max(place - window // 2, 0), count - window)
+    weights = savgol_coeffs(window, _ORDER, pos=place - start, use="dot")
+    return slice(start, start + window), np.asarray(weights, np.float32)
 
 
 def pairwise_overlap(first: Floats, second: Floats) -> Floats:

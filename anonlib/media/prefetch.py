@@ -15,6 +15,7 @@ from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
 from anonlib.errors import ImageProblem
+from anonlib.media.clip import ClipInfo, clip_info
 from anonlib.media.codec import Picture
 from anonlib.media.sandbox.process import decode_apart, header_bytes_apart
 
@@ -132,5 +133,15 @@ def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -
     """`read_image`, its problem as an answer."""
     try:
         return read_image(sample, job, least_side)
+    except ImageProblem as problem:
+        return problem
+
+
+def read_or_open(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ClipInfo | ImageProblem:
+    """`try_to_read`, or of a clip what it is."""
+    if sample.clip is None or sample.problem is not None:
+        return try_to_read(sample, job, least_side)
+    try:
+        return clip_info(sample.clip, job.limits, keep_audio=job.clip.audio == "keep")
     except ImageProblem as problem:
         return problem

@@ -13,7 +13,7 @@ from anonlib.methods.feature_transfer import Embedding
 from anonlib.methods.identity_draws import BankSurrogate, DpEpsilon, DpKappa, DpNoise, DpSubset, Sampling
 from anonlib.methods.k_anonymity import KDiff, KSame
 from anonlib.methods.redaction import Redaction
-from anonlib.models.catalog import MODELS
+from anonlib.models.catalog import MESH_MODELS, MODELS
 from anonlib.synthesis.textures import TEXTURES
 
 METHODS: dict[str, type[Method]] = {
@@ -80,4 +80,5 @@ def models_of(job: JobConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The networks of the catalogue that scan and render of a job load, its detectors first that are among them."""
     method = METHODS[job.method.name]
     detectors = tuple(name for name in job.detector.searching.names if name in MODELS)
-    return (*detectors, *method.describe), (*detectors, *method.recheck) if method.recheck else ()
+    render = (*detectors, *method.recheck, *(name for name in MESH_MODELS if name in method.describe))
+    return (*detectors, *method.describe), render if method.recheck else ()

@@ -19,7 +19,9 @@ SECOND_RECOGNIZER = "faceres"
 """Helps to tell people apart where there are no labels; no face is made of its vectors."""
 VERIFIERS = ("faceres",)
 """Recognizers from which no face is made, so that an output is judged by one it was not made with."""
-FACE_MODELS = ("facemesh", "iris", PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
+MESH_MODELS = ("facemesh", "iris")
+"""What a clip's faces are followed with from frame to frame."""
+FACE_MODELS = (*MESH_MODELS, PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
 """What a scan runs beside the detector, where faces are to be replaced by other faces."""
 
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))

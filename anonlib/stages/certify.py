@@ -26,6 +26,7 @@ from anonlib.workspace.schemas import CERTIFICATE, CERTIFIED, CLASSES_TABLE, DRA
 from anonlib.workspace.secrets import release_name
 
 Rows = list[dict[str, Any]]
+_COUNTED = ("status", "faces", "media", "frames", "rate", "seconds")
 
 
 def certify(
@@ -59,8 +60,9 @@ def certify(
         require(own, f"shard {shard.shard} is of another job that wrote here, too; give this one a new output")
         leaves.append(shard.leaf)
         counter.add_shard()
-        for image in tables.from_bytes(shard.manifest, ["status", "faces"]).to_pylist():
+        for image in tables.from_bytes(shard.manifest, _COUNTED).to_pylist():
             counter.add_image(image["status"], image["faces"] or ())
+            counter.add_media(image)
     certificate = Certificate(
         version=VERSION,
         anonlib=__version__,

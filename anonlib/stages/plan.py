@@ -60,6 +60,7 @@ ASSIGNED = (
     "presence",
     "yaw",
     "bare",
+    "track",
 )
 """Columns of FACES that an assignment needs."""
 BLOCK = 16

@@ -8,11 +8,12 @@ face whose px are still the source's does (see render_state.py). Per image: what
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,17 +24,22 @@ from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
+from anonlib.faces.mesh import FaceMesh
 from anonlib.media import exact, jpeg
+from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture, encode
-from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
+from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
 from anonlib.media.sandbox import replace_apart
 from anonlib.methods import method_of
 from anonlib.methods.base import Method, Replacement
 from anonlib.methods.redaction import fallback_of
-from anonlib.models.requirements import ModelBytes, device_of
+from anonlib.models.requirements import ModelBytes, device_of, load
 from anonlib.privacy.keys import Purpose
+from anonlib.stages.clip_render import ClipRenderer
+from anonlib.stages.clip_scan import path_of
 from anonlib.stages.render_state import (
     MATCHED,
+    ClipState,
     FaceState,
     ImageState,
     OutputRecheck,
@@ -46,7 +52,19 @@ from anonlib.verification.certificate import NONE
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.release import Naming
-from anonlib.workspace.schemas import ELLIPSES, EXACT, IGNORED, KEPT, LOT, NO_FACE, QUARANTINED, REENCODED, RELEASED
+from anonlib.workspace.schemas import (
+    CLIP,
+    ELLIPSES,
+    EXACT,
+    IGNORED,
+    KEPT,
+    LOT,
+    NO_FACE,
+    QUARANTINED,
+    REENCODED,
+    RELEASED,
+    STILL,
+)
 from anonlib.workspace.secrets import open_in_worker
 from anonlib.workspace.tables import matrix
 
@@ -73,7 +91,7 @@ class RenderStage:
     ) -> None:
         """In the worker, which reads the secret itself and refuses another than the driver's, whose `check` this is."""
         cv2.setNumThreads(1)
-        self.job, self.dataset, self.key = job, dataset, keys["render"]
+        self.job, self.dataset, self.models, self.key = job, dataset, models, keys["render"]
         self.keyring = open_in_worker(job, stores, check)
         self.active, self.log = active, DecisionLog(stores.workspace, self.key)
         self.scan, self.plan = layout.scan_store(stores, keys["scan"]), layout.plan_store(stores, keys["plan"])
@@ -130,7 +148,7 @@ class RenderStage:
             exact_wanted = self.job.outside == "exact" and known is not None and known["exact"]
             return exact_wanted and not planned[sample.key] and not self.active.of(shard.shard_id, sample.key)
 
-        def read(sample: Sample) -> Picture | ImageProblem:
+        def read(sample: Sample) -> Picture | ClipInfo | ImageProblem:
             known = scanned.get(sample.key)
             if known is None:
                 return ImageProblem(Reason.NOT_SCANNED)
@@ -140,7 +158,9 @@ class RenderStage:
                 return ImageProblem(Reason.CHANGED)
             if sample.image is not None and untouched(sample):
                 return _without_pixels(known)
-            picture = try_to_read(sample, self.job)
+            picture = read_or_open(sample, self.job)
+            if isinstance(picture, ClipInfo) and layout.file_sha256(path_of(sample)) != known["digest"]:
+                return ImageProblem(Reason.CHANGED)
             return picture.plain if isinstance(picture, Picture) and self.job.outside == "reencode" else picture
 
         # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
@@ -151,20 +171,25 @@ class RenderStage:
 
         bounds = {"most": most, "budget": self.job.shard_bytes}
         for chunk in chunks_ahead(read, self.dataset.read(shard), cost, timed=current().timed, **bounds):
-            photos = self._photos(shard, chunk, planned, rows)
-            self._render(photos, surrogates)
+            readable = self._readable(shard, chunk, planned, rows, scanned)
+            self._render([photo for photo in readable if isinstance(photo, ImageState)], surrogates)
             with current().timed("encode"):
-                rows += [self._finish(photo, writer, shard) for photo in photos]
-            for photo in photos:
-                key = self.naming.key(shard.shard_id, photo.sample.key)
-                figures += [face.figures(key) for face in photo.faces]
-            del photos
+                rows += [self._finish(item, writer, shard, surrogates) for item in readable]
+            for item in readable:
+                key = self.naming.key(shard.shard_id, item.sample.key)
+                figures += [face.figures(key) for face in item.faces]
+            del readable
 
-    def _photos(
-        self, shard: Shard, chunk: list[tuple[Sample, Picture | ImageProblem]], planned: Mapping[str, Rows], rows: Rows
-    ) -> list[ImageState]:
-        """Readable photos with their planned faces; unreadable ones get their row at once."""
-        photos = []
+    def _readable(
+        self,
+        shard: Shard,
+        chunk: list[tuple[Sample, Picture | ClipInfo | ImageProblem]],
+        planned: Mapping[str, Rows],
+        rows: Rows,
+        scanned: Mapping[str, dict[str, Any]],
+    ) -> list[ImageState | ClipState]:
+        """Readable photos and clips with their planned faces; unreadable ones get their row at once."""
+        readable: list[ImageState | ClipState] = []
         for sample, picture in chunk:
             if isinstance(picture, ImageProblem):
                 rows.append(self._row(sample, shard, QUARANTINED, Problem(picture.reason, str(picture))))
@@ -178,35 +203,26 @@ class RenderStage:
                 if row["kind"] == IGNORED:
                     faces[-1] = FaceState(row, KEPT, [], fallback=IGNORED, reason="it lies in an ignore area")
             decision = self.active.of(shard.shard_id, sample.key)
+            if isinstance(picture, ClipInfo):
+                clip = ClipState(sample, picture, faces, scanned[sample.key]["frames"])
+                carry_out(decision, clip, self.fallback.kind)
+                readable.append(clip)
+                continue
             painted = decision or any(face.method != KEPT for face in faces)
             photo = ImageState(sample, picture, faces, picture.rgb.copy() if painted else picture.rgb)
             carry_out(decision, photo, self.fallback.kind)
             boxes = np.array([face.planned["box"] for face in faces], np.float32).reshape(-1, 4)
             for number, face in enumerate(faces):
                 face.others = np.delete(boxes, number, axis=0)
-            photos.append(photo)
-        return photos
+            readable.append(photo)
+        return readable
 
     def _render(self, chunk: list[ImageState], surrogates: PlannedSurrogates) -> None:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
         open_faces = [(photo, face) for photo in chunk for face in photo.faces]
         while open_faces:
-            with current().timed("replace"):
-                # Fills last: what they take from around a face must not be a face that is still to be replaced.
-                for photo, face in sorted(open_faces, key=lambda pair: not pair[1].tries):
-                    self._replace(photo, face, surrogates)
-            checkable = [
-                (photo, face)
-                for photo, face in open_faces
-                if photo.problem is None and face.method == self.method.name and face.tries
-            ]
-            if self.checker is None or not checkable:
-                break
-            failed = self._still_matching(self.checker, checkable)
-            if self.method.claim.kind != NONE:
-                failed = [(photo, face) for photo, face in checkable if face.still_shown(photo.rgb, photo.out)]
-                for _, face in failed:
-                    face.why = "left the source's px where they were"
+            self._paint(open_faces, surrogates)
+            failed = self._refused(open_faces)
             # A retry repaints the whole photo, so that no trace of the first try stays under the second.
             again = {id(photo): photo for photo, _ in failed}
             for photo in again.values():
@@ -214,6 +230,30 @@ class RenderStage:
             for _, face in failed:
                 face.tries.pop(0)
             open_faces = [(photo, face) for photo in chunk if id(photo) in again for face in photo.faces]
+
+    def _paint(self, faces: Pairs, surrogates: PlannedSurrogates) -> None:
+        """Paint faces into their images; fills last: what they take from around a face must not be a face that is still
+        to be replaced."""
+        with current().timed("replace"):
+            for photo, face in sorted(faces, key=lambda pair: not pair[1].tries):
+                self._replace(photo, face, surrogates)
+
+    def _refused(self, faces: Pairs) -> Pairs:
+        """Those whose surrogate must not stay, and why."""
+        replaced = [
+            (photo, face)
+            for photo, face in faces
+            if photo.problem is None and face.method == self.method.name and face.tries
+        ]
+        if self.checker is None or not replaced:
+            return []
+        failed = self._still_matching(self.checker, replaced)
+        if self.method.claim.kind == NONE:
+            return failed
+        shown = [(photo, face) for photo, face in replaced if face.still_shown(photo.rgb, photo.out)]
+        for _, face in shown:
+            face.why = "left the source's px where they were"
+        return shown
 
     def _still_matching(self, checker: OutputRecheck, faces: Pairs) -> Pairs:
         """Faces to try again, and why; if the check of all fails, photo by photo, so that only the culprit is lost."""
@@ -265,8 +305,13 @@ class RenderStage:
                 del self._held[next(iter(self._held))]
         return replacement
 
-    def _finish(self, photo: ImageState, writer: ShardWriter, shard: Shard) -> dict[str, Any]:
-        """Encode and write a photo; returns its row."""
+    def _finish(
+        self, photo: ImageState | ClipState, writer: ShardWriter, shard: Shard, surrogates: PlannedSurrogates
+    ) -> dict[str, Any]:
+        """Encode and write a photo or a clip; returns its row."""
+        if isinstance(photo, ClipState):
+            with scratch() as folder:
+                return self._finish_clip(photo, writer, shard, surrogates, folder)
         if photo.problem is None:
             try:
                 with contained("encoding a photo") as failure:
@@ -281,6 +326,27 @@ class RenderStage:
         status = RELEASED if photo.faces else NO_FACE
         row = self._row(photo.sample, shard, status, None, photo)
         return row | {"output_sha256": layout.sha256(data), "outside": outside}
+
+    def _finish_clip(
+        self, clip: ClipState, writer: ShardWriter, shard: Shard, surrogates: PlannedSurrogates, folder: Path
+    ) -> dict[str, Any]:
+        """Render and write a clip; returns its row."""
+        file = None
+        if clip.problem is None:
+            paint = partial(self._paint, surrogates=surrogates)
+            mesh = self._mesh if self.method.synthesis else None
+            file = ClipRenderer(self.job, mesh, self.fallback.kind, paint, self._refused).render(clip, folder)
+        if file is None:
+            return self._row(clip.sample, shard, QUARANTINED, clip.problem, clip)
+        new = self.naming.key(shard.shard_id, clip.sample.key) if self.job.rekey else None
+        digest = layout.file_sha256(file)
+        writer.write(clip.sample, file, new)
+        row = self._row(clip.sample, shard, RELEASED if clip.faces else NO_FACE, None, clip)
+        return row | {"output_sha256": digest, "outside": REENCODED}
+
+    @cached_property
+    def _mesh(self) -> FaceMesh:
+        return FaceMesh(load(self.models, "facemesh", self.job), load(self.models, "iris", self.job))
 
     def _encode(self, photo: ImageState) -> tuple[bytes, str]:
         """A photo's file, and whether what lies outside its regions is EXACT or REENCODED."""
@@ -300,10 +366,14 @@ class RenderStage:
         return data, EXACT if kept and Note.EIGHT_BITS not in picture.notes else REENCODED
 
     def _row(
-        self, sample: Sample, shard: Shard, status: str, problem: Problem | None, photo: ImageState | None = None
+        self,
+        sample: Sample,
+        shard: Shard,
+        status: str,
+        problem: Problem | None,
+        photo: ImageState | ClipState | None = None,
     ) -> dict[str, Any]:
         """A MANIFEST row, with the sample's own key, its position and its problem beside it until it is written."""
-        picture = photo.picture if photo else None
         return {
             "position": sample.position,
             "own_key": sample.key,
@@ -312,16 +382,17 @@ class RenderStage:
             "status": status,
             "reason": None if problem is None else problem.reason,
             "path": None if status == QUARANTINED else self.naming.path(self.dataset, shard),
-            "input_hmac": self.keyring.digest(Purpose.INPUT, sample.image).hex() if sample.image else None,
-            "height": picture.size[0] if picture else None,
-            "width": picture.size[1] if picture else None,
-            "format": picture.format if picture else None,
-            "orientation": picture.orientation if picture else None,
-            "metadata_stripped": list(picture.stripped) if picture else None,
-            "notes": [*picture.notes, *sample.notes] if picture else None,
+            "media": CLIP if sample.clip else STILL,
+            "input_hmac": self._input_digest(sample),
+            **(photo.columns if photo else {}),
             "faces": [face.row(self.method.claim) for face in photo.faces] if photo else [],
             "review": self.active.word(shard.shard_id, sample.key),
         }
+
+    def _input_digest(self, sample: Sample) -> str | None:
+        """A keyed digest of a sample's image, of a clip's sha256."""
+        content = layout.file_sha256(sample.clip) if sample.clip else sample.image
+        return self.keyring.digest(Purpose.INPUT, content).hex() if content else None
 
     def _publish(self, shard: Shard, writer: ShardWriter, rows: Rows, figures: Rows) -> UnitResult:
         """Data, then manifest, then marker, replacing nothing; takes its data back if another job commits meanwhile."""
@@ -330,8 +401,7 @@ class RenderStage:
         try:
             files = {}
             for path, local in writer.outputs():
-                with local.open("rb") as stream:
-                    files[path] = hashlib.file_digest(stream, "sha256").hexdigest()
+                files[path] = layout.file_sha256(local)
                 current().written += local.stat().st_size
                 if finished := self._finished(shard):
                     return finished

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from anonlib.faces.detect import open_detector
 from anonlib.faces.embed import THRESHOLDS, Recognizer
 from anonlib.faces.mesh import five_points
 from anonlib.faces.original import face_core, is_original
+from anonlib.faces.track import Track
+from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
 from anonlib.methods.base import released_digest
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
@@ -47,7 +50,7 @@ _SAME_PLACE = 0.35
 @dataclass
 class FaceState:
     """One face of the plan on its way through: what to do, what was done, what was found (`findings`: see RENDERED);
-    `others` (n, 4): the boxes of the photo's other faces."""
+    `others` (n, 4): the boxes of the photo's other faces; `of_clip`: its columns of OF_CLIP."""
 
     planned: dict[str, Any]
     method: str
@@ -60,6 +63,7 @@ class FaceState:
     findings: list[dict[str, Any]] = field(default_factory=list)
     detected_again: bool | None = None
     others: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    of_clip: dict[str, Any] = field(default_factory=dict)
 
     @property
     def box(self) -> NDArray[np.float32]:
@@ -93,7 +97,7 @@ class FaceState:
             "surrogate_digest": self.digest,
             "detected_again": self.detected_again,
             "fallback": self.fallback,
-        }
+        } | self.of_clip
 
     def figures(self, key: str) -> dict[str, Any]:
         """The RENDERED row of this face in the released image `key`: what was measured and why, for the workspace."""
@@ -117,6 +121,14 @@ class ImageState:
         return self.picture.rgb
 
     @property
+    def columns(self) -> dict[str, Any]:
+        """Columns of MANIFEST that say what the file is."""
+        picture = self.picture
+        notes = [*picture.notes, *self.sample.notes]
+        known = {"format": picture.format, "height": picture.size[0], "width": picture.size[1], "notes": notes}
+        return known | {"orientation": picture.orientation, "metadata_stripped": list(picture.stripped)}
+
+    @property
     def leveled(self) -> Picture:
         """The picture with an alpha that draws none of its faces."""
         if self.picture.alpha is None or not self.faces:
@@ -126,6 +138,34 @@ class ImageState:
             if face.method != KEPT:
                 level_alpha(alpha, face.box, painted if face.digest else None)
         return replace(self.picture, alpha=alpha)
+
+
+@dataclass
+class ClipState:
+    """One readable clip on its way through; `frames`: how many the scan saw."""
+
+    sample: Sample
+    info: ClipInfo
+    faces: list[FaceState]
+    frames: int
+    problem: Problem | None = None
+
+    @cached_property
+    def tracks(self) -> list[Track]:
+        """Where each face is; what a reviewer found is hidden throughout."""
+        return [
+            Track.of(face.planned["track"]) if face.planned.get("track") else Track.still(face.box, self.frames)
+            for face in self.faces
+        ]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Columns of MANIFEST that say what the file is."""
+        info = self.info
+        known = {"format": info.container, "height": info.height, "width": info.width, "frames": self.frames}
+        rate = f"{info.rate.numerator}/{info.rate.denominator}"
+        said = {"metadata_stripped": list(info.stripped), "notes": [*info.notes, *self.sample.notes]}
+        return known | said | {"rate": rate, "seconds": info.duration}
 
 
 Pairs = list[tuple[ImageState, FaceState]]

@@ -18,7 +18,7 @@ from anonlib.codes import Problem, Reason
 from anonlib.datasets import Shard
 from anonlib.errors import StorageError, VerificationError, require
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.stages.render_state import FaceState, ImageState
+from anonlib.stages.render_state import ClipState, FaceState, ImageState
 from anonlib.workspace.decisions import WORDS, Decision, DecisionLog, latest
 from anonlib.workspace.layout import JobStores, ReleaseStore, json_bytes, release_store, scan_store
 from anonlib.workspace.lease import Lease
@@ -79,7 +79,7 @@ class ActiveDecisions:
         return {name: keyring.digest(Purpose.REVIEW, name, shard, text).hex() for name, text in spoken.items()}
 
 
-def carry_out(decision: Decision | None, photo: ImageState, hide: str) -> None:
+def carry_out(decision: Decision | None, photo: ImageState | ClipState, hide: str) -> None:
     """Withhold the photo, or have faces in it hidden by the method `hide`; before anything is painted."""
     if decision is None:
         return

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import cv2
@@ -23,16 +24,20 @@ from anonlib.execution.base import UnitResult, current
 from anonlib.faces.detect import detect_as_shown, open_detector
 from anonlib.faces.given import given_regions, joined
 from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face
+from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
-from anonlib.media.prefetch import chunks_ahead, sample_bytes, try_to_read
+from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
 from anonlib.models.requirements import ModelBytes, device_of
+from anonlib.stages.clip_scan import ClipScanner, clip_row, path_of
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
 
 MOST_FIELDS = 1000
 Row = dict[str, Any]
+ReadSample = tuple[Sample, Picture | ClipInfo | ImageProblem]
 Photo = tuple[Sample, Picture, Row]
 """A readable photo, maybe decoded smaller than it is, and its row of IMAGES."""
+ReadableClip = tuple[Sample, ClipInfo, Row]
 
 
 @dataclass
@@ -107,6 +112,7 @@ class ScanStage:
         self.store: ScanStore = scan_store(stores, key)
         self.detector = open_detector(job.detector, models, device=device_of(job), precision=job.detector.precision)
         self.describer = Describer(job, models) if "facemesh" in models else None
+        self.clips = ClipScanner(job, models, self.describer)
         self.least_side = None if self.describer else job.detector.side
 
     def run(self, shard: Shard) -> UnitResult:
@@ -115,13 +121,15 @@ class ScanStage:
         faces: list[Row] = []
         beside = Beside()
         current().read += shard.bytes
-        read = partial(try_to_read, job=self.job, least_side=self.least_side)
+        read = partial(read_or_open, job=self.job, least_side=self.least_side)
         cost = partial(sample_bytes, job=self.job, least_side=self.least_side)
         bounds = {"most": self.job.limits.chunk, "budget": self.job.shard_bytes}
         samples = self.dataset.read(shard, beside.left_out)
         for chunk in chunks_ahead(read, samples, cost, timed=current().timed, **bounds):
             beside.add((sample for sample, _ in chunk), self.job.input)
-            faces += self._describe(self._readable(chunk, images))
+            for of_clips, group in groupby(self._readable(chunk, images), lambda known: isinstance(known[1], ClipInfo)):
+                readable = list(group)
+                faces += self._follow(readable) if of_clips else self._describe(readable)
         order = {row["key"]: row["position"] for row in images}
         faces.sort(key=lambda row: (order[row["key"]], row["index"]))
         for face in faces:
@@ -135,9 +143,9 @@ class ScanStage:
             self.store.commit(shard.shard_id, _marker(shard, len(images), len(faces), unreadable, beside) | digests)
         return UnitResult(shard.shard_id, images=len(images), faces=len(faces))
 
-    def _readable(self, chunk: list[tuple[Sample, Picture | ImageProblem]], images: list[Row]) -> list[Photo]:
-        """The readable photos of a chunk; every sample gets its row."""
-        readable = []
+    def _readable(self, chunk: list[ReadSample], images: list[Row]) -> list[Any]:
+        """The readable photos and clips of a chunk, each a Photo or a ReadableClip; every sample gets its row."""
+        readable: list[Any] = []
         for sample, picture in chunk:
             row: Row = {"key": sample.key, "position": len(images), "faces": 0}
             images.append(row)
@@ -147,6 +155,9 @@ class ScanStage:
                 picture = problem
             if isinstance(picture, ImageProblem):
                 row |= {"reason": picture.reason, "problem": str(picture)}
+            elif isinstance(picture, ClipInfo):
+                row |= clip_row(sample, picture)
+                readable.append((sample, picture, row))
             else:
                 row["height"], row["width"] = picture.size
                 row |= {"digest": sha256(sample.image or b""), "format": picture.format, "exact": picture.is_exact}
@@ -155,7 +166,7 @@ class ScanStage:
                 readable.append((sample, picture, row))
         return readable
 
-    def _given(self, sample: Sample, picture: Picture | ImageProblem) -> Regions:
+    def _given(self, sample: Sample, picture: Picture | ClipInfo | ImageProblem) -> Regions:
         """The regions that a readable photo's own fields name; raises ImageProblem."""
         wanted = self.job.input
         if wanted.boxes_field is None or isinstance(picture, ImageProblem):
@@ -163,7 +174,25 @@ class ScanStage:
         value = next(values_of(sample, wanted.boxes_field), None)
         if value is None and self.job.detector.name == NO_DETECTOR:
             raise ImageProblem(Reason.NO_BOXES)
-        return given_regions(value, picture.size, wanted)
+        size = (picture.height, picture.width) if isinstance(picture, ClipInfo) else picture.size
+        return given_regions(value, size, wanted)
+
+    def _follow(self, clips: list[ReadableClip]) -> list[Row]:
+        """Face rows of clips; one that cannot be followed gets the reason into its row."""
+        faces = []
+        for sample, info, row in clips:
+            name = label(sample, self.job.input.subject_field) if self.job.input.subject_field else None
+            try:
+                with contained("scanning a clip") as failure:
+                    given = self._given(sample, info)
+                    found, row["frames"] = self.clips.scan(path_of(sample), info, name, given)
+                    faces += [{"key": sample.key} | face for face in found]
+                problem = failure.problem(Reason.SCAN_FAILED)
+            except ImageProblem as damaged:
+                problem = Problem(damaged.reason, str(damaged))
+            if problem:
+                row |= {"reason": problem.reason, "problem": str(problem)}
+        return faces
 
     def _describe(self, photos: list[Photo]) -> list[Row]:
         """Face rows of a chunk; if the chunk fails as one, image by image, so that only the culprit is lost."""

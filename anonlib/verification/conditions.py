@@ -26,14 +26,17 @@ from anonlib.errors import VerificationError, require
 from anonlib.verification.certificate import K_ANONYMITY, METRIC_PRIVACY, NONE, CertifiedCounts, Claim
 from anonlib.workspace.schemas import (
     CLASSES_TABLE,
+    CLIP,
     DRAWS_TABLE,
     FILLS,
     IGNORED,
     KEPT,
     LOT,
     NO_FACE,
+    OF_CLIP,
     QUARANTINED,
     RELEASED,
+    STILL,
     SURROGATES_TABLE,
 )
 
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from anonlib.verification.parsing import ReleasedMethod
 
 Row = Mapping[str, Any]
+_OF_CLIP = tuple(name for name, _ in OF_CLIP)
+_RATE = re.compile(r"[1-9]\d{0,8}/[1-9]\d{0,8}")
 _DIGEST, _PSEUDONYM = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{24}")
 
 
@@ -283,6 +288,33 @@ class ReleaseCounter:
         self._count.update(("images", status))
         for face in faces:
             self._count.update(("faces", "withheld" if status == QUARANTINED else self._standing(face)))
+
+    def add_media(self, row: Row) -> None:
+        """Whether an image is a still or a clip; raises VerificationError where it is neither, or a clip's faces are
+        not in its frames. `row` of MANIFEST; earlier ones know stills alone."""
+        media, frames = row.get("media") or STILL, row.get("frames")
+        require(media in (STILL, CLIP), f"an image is a {media!r}, which is no medium")
+        if media == STILL:
+            none = [row.get(name) for name in ("rate", "frames", "seconds")]
+            none += [face.get(name) for face in row["faces"] or () for name in _OF_CLIP]
+            require(all(value is None for value in none), "a still has frames")
+            return
+        self._count["clips"] += 1
+        if row["status"] == QUARANTINED:
+            return
+        if not frames or frames < 0:
+            raise VerificationError(f"a clip has {frames} frames")
+        timed = _RATE.fullmatch(row["rate"] or "") is not None and (row["seconds"] or 0) > 0
+        require(timed, f"a clip has the rate {row['rate']} and {row['seconds']} seconds")
+        self._count["frames"] += frames
+        for face in row["faces"]:
+            first, last, hidden, boxes = (face[name] for name in _OF_CLIP)
+            require(None not in (first, last, hidden, boxes), "a clip's face does not say in which frames it is")
+            inside = 0 <= first <= last < frames and 0 <= hidden <= last - first + 1
+            require(inside, f"a face is in the frames {first} to {last} of a clip of {frames}")
+            places = [tuple(boxes[start : start + 4]) for start in range(0, len(boxes), 4)]
+            shaped = len(boxes) == 4 * (last - first + 1) and tuple(face["box"]) in places
+            require(shaped, f"a face of {last - first + 1} frames has {len(places)} boxes, or another box than these")
 
     def _standing(self, face: Row) -> str:
         """Where CertifiedCounts counts the face."""

@@ -31,15 +31,18 @@ _WORD = r"^[a-z0-9-]{1,64}$"
 _TABLE_BUDGET = 64 << 20
 _AT_ONCE = 4
 
-# The tables of schema version 1, which `verify` goes on reading.
+# The tables of earlier schema versions, which `verify` goes on reading.
 CLASSES_1 = schemas.CERTIFIED_CLASSES.insert(2, pa.field("weights", pa.list_(pa.float64())))
 CLASSES_1 = CLASSES_1.insert(5, pa.field("made", pa.string()))
-_FACE = list(schemas.MANIFEST_FACE)
+_FACE = list(schemas.MANIFEST_FACE)[: -len(schemas.OF_CLIP)]
 _FIRST_FACE = [pa.field("box", pa.list_(pa.float32())), pa.field("score", pa.float32()), *_FACE[1:6]]
 _FIRST_FACE += [pa.field("mask_coverage", pa.float32()), pa.field("similarity", pa.list_(schemas.SIMILARITY))]
 _FIRST_FACE += [*_FACE[6:], pa.field("reason", pa.string())]
 SURROGATES_2 = schemas.CERTIFIED_SURROGATES.remove(2)  # without the gallery
-MANIFEST_2 = pa.schema([field for field in schemas.MANIFEST if field.name not in ("orientation", "outside")])
+_LATER = ("media", "rate", "frames", "seconds")
+MANIFEST_3 = pa.schema([field for field in schemas.MANIFEST if field.name not in _LATER])
+MANIFEST_3 = MANIFEST_3.set(MANIFEST_3.get_field_index("faces"), pa.field("faces", pa.list_(pa.struct(_FACE))))
+MANIFEST_2 = pa.schema([field for field in MANIFEST_3 if field.name not in ("orientation", "outside")])
 _FACES = MANIFEST_2.get_field_index("faces")
 MANIFEST_1 = MANIFEST_2.set(_FACES, pa.field("faces", pa.list_(pa.struct(_FIRST_FACE))))
 

@@ -193,7 +193,9 @@ def _check_shard(release: Storage, committed: CommittedShard, note: RunNote, cou
     images: dict[str, str] = {}
     keys, paths = set[str](), set[str]()
     fallbacks = 0
-    schema = {1: parsing.MANIFEST_1, 2: parsing.MANIFEST_2}.get(note.schema_version, schemas.MANIFEST)
+    schema = {1: parsing.MANIFEST_1, 2: parsing.MANIFEST_2, 3: parsing.MANIFEST_3}.get(
+        note.schema_version, schemas.MANIFEST
+    )
     for row in rows_of(committed.manifest, schema, manifest, later="review"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:
@@ -203,6 +205,7 @@ def _check_shard(release: Storage, committed: CommittedShard, note: RunNote, cou
         fallbacks += sum(face["fallback"] in schemas.ELLIPSES for face in faces)
         try:
             counter.add_image(status, faces)
+            counter.add_media(row)
         except VerificationError as error:
             raise VerificationError(f"shard {shard}, image {key!r}: {error}") from None
         allowed = _REVIEWED.get(row.get("review"))

@@ -6,6 +6,7 @@ has one answer. It names the digests of what it vouches for and carries no time:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -312,6 +313,12 @@ def audit_store(stores: JobStores, key: str) -> StageStore:
 
 def release_store(stores: JobStores) -> ReleaseStore:
     return ReleaseStore(stores.release)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a local file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_bytes(payload: Mapping[str, Any]) -> bytes:

@@ -38,6 +38,7 @@ LOT = "lot"
 """The fallback of a face whose person too few could hide with: a face of the gallery, dealt to that person alone."""
 KEPT, IGNORED = "kept", "ignored"
 """The method of a face that stays as it is, and why: it lies in an area that the dataset says to ignore."""
+STILL, CLIP = "still", "clip"
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
 """What a manifest's `review` says that a person decided on an image; null: nobody did."""
 
@@ -79,8 +80,12 @@ IMAGES = pa.schema(
         ("exact", _BOOL),  # whether the file may leave with its own data
         ("orientation", _BYTE),
         *_all(_TEXTS, "stripped", "notes"),
+        ("frames", _INT),  # of a clip
     ]
 )
+TRACK = pa.struct(
+    [("first", _INT), *((name, pa.list_(_FLOAT)) for name in ("boxes", "landmarks", "scores"))]
+)  # of a clip's region: from its first frame on 4, 10 and 1 numbers a frame; a score of 0: interpolated
 FACES = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),
@@ -98,6 +103,7 @@ FACES = pa.schema(
         *_all(_FLOAT, "mouth_open", "eyes_open", "age", "female"),
         ("expression", _floats(len(EXPRESSIONS))),
         ("gaze", _floats(EYES)),
+        ("track", TRACK),
     ]
 )
 SUBJECTS = pa.schema(
@@ -140,6 +146,7 @@ ASSIGNMENTS = pa.schema(
         ("mesh", _floats(MESH_POINTS * 3)),
         ("expression", _floats(len(EXPRESSIONS))),
         ("gaze", _floats(EYES)),
+        ("track", TRACK),
     ]
 )
 ACCOUNTS = pa.schema(
@@ -159,6 +166,8 @@ SIMILARITY = pa.struct([("recognizer", _TEXT), *_all(_FLOAT, "to_source", "thres
 
 # What a manifest says of a face is the same for all faces of its surrogate, but for its place in the picture: a figure
 # or a reason that depends on the face would tell whose it was. Those stay in the workspace (RENDERED).
+OF_CLIP = [*_all(_INT, "first", "last", "hidden"), ("boxes", pa.list_(_INT))]
+"""Of a clip's face: its frames, in how many an ellipse hides it, and its box in each, 4 numbers a frame."""
 MANIFEST_FACE = pa.struct(
     [
         ("box", pa.list_(_INT)),
@@ -168,6 +177,7 @@ MANIFEST_FACE = pa.struct(
         ("surrogate_digest", _TEXT),
         ("detected_again", _BOOL),
         ("fallback", _TEXT),
+        *OF_CLIP,
     ]
 )
 MANIFEST = pa.schema(
@@ -180,6 +190,9 @@ MANIFEST = pa.schema(
         *_all(_TEXTS, "metadata_stripped", "notes"),
         ("faces", pa.list_(MANIFEST_FACE)),
         ("review", _TEXT),
+        *_all(_TEXT, "media", "rate"),  # STILL or CLIP; frames a second of a clip, a fraction
+        ("frames", _INT),
+        ("seconds", _DOUBLE),
     ]
 )
 RENDERED = pa.schema(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.config import LimitsConfig
 from anonlib.media.clip import read_frames
+from tests.support import photos
 
 LIMITS = LimitsConfig()
 
@@ -41,6 +44,7 @@ def make(
     container: dict[str, str] | None = None,
     format: str | None = None,
     sound: bool = False,
+    picture: Callable[[int], NDArray[np.uint8]] | None = None,
 ) -> Path:
     """Write a clip of `count` frames, with `times` in s where they are not even; `context`: of the encoder."""
     with av.open(str(path), "w", format=format, options=container or {}) as out:
@@ -54,10 +58,11 @@ def make(
             setattr(stream.codec_context, name, value)
         voice: Any = out.add_stream("aac", rate=48_000, layout="stereo") if sound else None
         for number in range(count):
-            picture = av.VideoFrame.from_ndarray(frame(number, size)).reformat(format=pix_fmt)
-            picture.pts = round(times[number] * 90_000) if times else number
-            picture.time_base = Fraction(1, 90_000) if times else Fraction(1, rate)
-            out.mux(stream.encode(picture))
+            shown = av.VideoFrame.from_ndarray(picture(number) if picture else frame(number, size))
+            shown = shown.reformat(format=pix_fmt)
+            shown.pts = round(times[number] * 90_000) if times else number
+            shown.time_base = Fraction(1, 90_000) if times else Fraction(1, rate)
+            out.mux(stream.encode(shown))
         out.mux(stream.encode(None))
         if voice:
             wave = (8000 * np.sin(np.arange(48_000 * count // rate) / 20)).astype(np.int16).repeat(2).reshape(1, -1)
@@ -65,6 +70,23 @@ def make(
             samples.sample_rate = 48_000
             out.mux([*voice.encode(samples), *voice.encode(None)])
     return path
+
+
+FACE_AT, FACE_STEP = 92, 4
+"""Where the middle of the astronaut's face is in the first frame of `moving_face`, and its way to the next, px."""
+
+
+def moving_face(path: Path, count: int = 12, **options: Any) -> Path:
+    """The astronaut before a grey wall, 288x192 px, who moves to the right."""
+    head = cv2.resize(photos.astronaut()[:256, 96:352], (184, 184), interpolation=cv2.INTER_AREA)
+
+    def picture(number: int) -> NDArray[np.uint8]:
+        wall = np.full((192, 288, 3), 120, np.uint8)
+        left = FACE_STEP * number
+        wall[8:, left : left + 184] = head
+        return wall
+
+    return make(path, count, size=(288, 192), rate=12, picture=picture, **options)
 
 
 def frames_of(path: Path) -> list[Any]:

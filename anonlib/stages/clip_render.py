@@ -1,0 +1,250 @@
+"""Render of a clip: one surrogate a track, checked before anything is encoded, then painted into every frame.
+
+The file is read three times, a window at a time, so memory does not grow with its length: to fit a mesh to every face
+of every frame, into a file of the temporary folder; to look at what comes out in some frames of each track; and to
+paint and encode. A face that has no mesh in a frame is hidden there by the fallback.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonlib.codes import Problem, Reason
+from anonlib.config import JobConfig
+from anonlib.errors import ImageProblem, contained
+from anonlib.execution.base import current
+from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh
+from anonlib.faces.regions import together
+from anonlib.faces.track import Track, smoothing
+from anonlib.media.clip import ClipWriter, Frame, read_frames
+from anonlib.media.codec import Picture
+from anonlib.methods.base import MAX_YAW
+from anonlib.stages.clip_scan import path_of
+from anonlib.stages.render_state import ClipState, FaceState, ImageState, Pairs
+from anonlib.synthesis.canonical import pose_of, shape_model
+from anonlib.workspace.schemas import EYES, MESH_POINTS
+
+Floats = NDArray[np.float32]
+
+CHECKED = 0.5
+"""Seconds between two frames of a track that are checked, beside its ends and its best."""
+_BRIDGED = 0.25  # seconds without a mesh that are interpolated, and with one that are too few to be shown
+_MESH = MESH_POINTS * 3
+
+
+class TrackMeshes:
+    """The mesh (468, 3) and gaze (8,) of each face in each frame of its track, in a file; smoothed when they are read.
+
+    A row is NaN where a face has none: no mesh fits, or it is turned too far away to be replaced.
+    """
+
+    def __init__(self, file: Path, tracks: Sequence[Track], rate: float) -> None:
+        self.tracks, self.rate = tracks, rate
+        self._starts = [0, *accumulate(len(track) for track in tracks)]
+        self._rows = np.memmap(file, np.float32, "w+", shape=(max(self._starts[-1], 1), _MESH + EYES))
+        self._runs: list[NDArray[np.int64]] = []
+
+    def of(self, number: int) -> NDArray[np.float32]:
+        """The rows (n, 1412) of a track."""
+        return self._rows[self._starts[number] : self._starts[number + 1]]
+
+    def finish(self) -> None:
+        """Interpolate short gaps, and leave out what shows too shortly."""
+        most = max(round(_BRIDGED * self.rate), 1)
+        for number in range(len(self.tracks)):
+            rows = self.of(number)
+            shown = np.isfinite(rows[:, 0])
+            for start, stop in runs(~shown):
+                if stop - start <= most and start > 0 and stop < len(rows):
+                    share = (np.arange(start, stop) - start + 1)[:, None] / np.float32(stop - start + 1)
+                    rows[start:stop] = rows[start - 1] + share * (rows[stop] - rows[start - 1])
+                    shown[start:stop] = True
+            run_of = np.full((len(rows), 2), -1)
+            for start, stop in runs(shown):
+                if stop - start > most or stop - start == len(rows):
+                    run_of[start:stop] = start, stop
+            self._runs.append(run_of)
+
+    def shown(self, number: int) -> list[int]:
+        """The frames in which a face has a mesh."""
+        return (np.flatnonzero(self._runs[number][:, 0] >= 0) + self.tracks[number].first).tolist()
+
+    def at(self, number: int, frame: int) -> tuple[Floats, Floats] | None:
+        """The mesh (468, 3) px and the gaze (8,) of a face in a frame, None where it has none."""
+        place = frame - self.tracks[number].first
+        start, stop = self._runs[number][place].tolist()
+        if start < 0:
+            return None
+        part, weights = smoothing(stop - start, place - start, self.rate)
+        meshes, eyes = np.split(self.of(number)[start:stop][part], [_MESH], axis=1)
+        seen = np.abs(weights)[:, None] * np.isfinite(eyes)  # an eye that is hidden in some of the frames
+        gaze = (seen * np.nan_to_num(eyes)).sum(axis=0) / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
+        return (weights @ meshes).reshape(MESH_POINTS, 3), gaze.astype(np.float32)
+
+
+def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where a mask (n,) is true without a break: (start, stop) of each run."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
+
+
+class ClipRenderer:
+    """Renders clips with what a RenderStage has: `paint` replaces faces of frames, each by its next surrogate or the
+    redaction `hide`; `refused` says whose surrogate must not stay. `mesh`: of a method that needs one."""
+
+    def __init__(
+        self,
+        job: JobConfig,
+        mesh: FaceMesh | None,
+        hide: str,
+        paint: Callable[[Pairs], None],
+        refused: Callable[[Pairs], Pairs],
+    ) -> None:
+        self.job, self.mesh, self.hide, self.paint, self.refused = job, mesh, hide, paint, refused
+
+    def render(self, clip: ClipState, folder: Path) -> Path | None:
+        """The file of the released clip in `folder`; None and the clip's `problem` if there is none."""
+        out = folder / "clip"
+        try:
+            with contained("rendering a clip") as failure:
+                meshes = self._fit(clip, self.mesh, folder / "meshes") if self.mesh else None
+                if meshes is not None:
+                    self._check(clip, meshes)
+                self._encode(clip, meshes, out)
+            clip.problem = failure.problem(Reason.REPLACE_FAILED)
+        except ImageProblem as problem:
+            clip.problem = Problem(problem.reason, str(problem))
+        return out if clip.problem is None else None
+
+    def _fit(self, clip: ClipState, mesh: FaceMesh, file: Path) -> TrackMeshes:
+        """Meshes of every frame, looked for where the tracks have their landmarks."""
+        meshes, mean = TrackMeshes(file, clip.tracks, float(clip.info.rate)), shape_model().mean
+        replaced = [(number, track) for number, track in enumerate(clip.tracks) if clip.faces[number].tries]
+        for window in read_frames(path_of(clip.sample), self.job.limits):
+            here = [[(n, track) for n, track in replaced if frame.index in track.frames] for frame in window]
+            places = [
+                together([track.at(frame.index) for _, track in of_frame])
+                for frame, of_frame in zip(window, here, strict=True)
+            ]
+            with current().timed("describe"):
+                fitted = mesh.fit([frame.rgb for frame in window], places)
+            for frame, of_frame, found in zip(window, here, fitted, strict=True):
+                for (n, track), points, presence, eyes in zip(of_frame, *found, strict=True):
+                    usable = presence >= MIN_PRESENCE and abs(pose_of(points, mean).angles()[0]) <= MAX_YAW
+                    row = np.concatenate([points.ravel(), eyes])
+                    meshes.of(n)[frame.index - track.first] = row if usable else np.nan
+        meshes.finish()
+        return meshes
+
+    def _check(self, clip: ClipState, meshes: TrackMeshes) -> None:
+        """Give each face the first of its surrogates that no checked frame of its track refuses, or none."""
+        checked = [self._checked(clip, meshes, number) for number in range(len(clip.faces))]
+        waiting = {number for number, face in enumerate(clip.faces) if face.tries and checked[number]}
+        while waiting:
+            failed: dict[int, str] = {}
+            for number in waiting:
+                clip.faces[number].findings, clip.faces[number].detected_again = [], None
+            for window in read_frames(path_of(clip.sample), self.job.limits):
+                due = {frame.index: {n for n in waiting if frame.index in checked[n]} for frame in window}
+                shown = [self._shown(clip, meshes, frame) for frame in window if due[frame.index]]
+                self.paint([(image, face) for image, faces in shown for face in faces.values()])
+                looked = {
+                    id(face): number
+                    for frame, (_, faces) in zip((f for f in window if due[f.index]), shown, strict=True)
+                    for number, face in faces.items()
+                    if number in due[frame.index]
+                }
+                pairs = [(image, face) for image, faces in shown for face in faces.values() if id(face) in looked]
+                failed |= {looked[id(face)]: face.why for _, face in self.refused(pairs)}
+                for _, face in pairs:
+                    _remember(clip.faces[looked[id(face)]], face)
+                for problem in (image.problem for image, _ in shown if image.problem is not None):
+                    raise ImageProblem(problem.reason, str(problem))
+            for number, why in failed.items():
+                clip.faces[number].tries.pop(0)
+                clip.faces[number].why = why
+            waiting = {number for number in failed if clip.faces[number].tries}
+
+    def _checked(self, clip: ClipState, meshes: TrackMeshes, number: int) -> frozenset[int]:
+        """The frames of a track in which its surrogate is checked."""
+        shown = meshes.shown(number)
+        best = [frame for frame in clip.tracks[number].best(1, 1) if frame in shown]
+        return frozenset([*shown[:: max(round(CHECKED * meshes.rate), 1)], *shown[-1:], *best])
+
+    def _encode(self, clip: ClipState, meshes: TrackMeshes | None, out: Path) -> None:
+        """Paint every frame and write the clip; each face learns what became of it."""
+        outcomes: dict[int, FaceState] = {}
+        hidden = Counter[int]()
+        last = -1
+        with ClipWriter(out, clip.info, path_of(clip.sample), self.job.clip, self.job.limits) as writer:
+            for frame in (frame for window in read_frames(path_of(clip.sample), self.job.limits) for frame in window):
+                image, faces = self._shown(clip, meshes, frame)
+                self.paint([(image, face) for face in faces.values()])
+                if image.problem is not None:
+                    raise ImageProblem(image.problem.reason, str(image.problem))
+                for number, face in faces.items():
+                    outcomes[number] = _outcome(outcomes.get(number), face)
+                    hidden[number] += face.digest is None
+                with current().timed("encode"):
+                    writer.write(image.out, frame.time)
+                last = frame.index
+        if last + 1 != clip.frames:
+            raise ImageProblem(Reason.CHANGED)
+        for number, (face, track) in enumerate(zip(clip.faces, clip.tracks, strict=True)):
+            outcome = outcomes[number]
+            face.method, face.digest, face.coverage = outcome.method, outcome.digest, outcome.coverage
+            face.fallback, face.reason = outcome.fallback, outcome.reason
+            boxes = np.rint(track.boxes).astype(int).ravel().tolist()
+            face.of_clip = {"first": track.first, "last": track.last, "boxes": boxes}
+            face.of_clip["hidden"] = hidden[number] if face.digest else 0
+
+    def _shown(
+        self, clip: ClipState, meshes: TrackMeshes | None, frame: Frame
+    ) -> tuple[ImageState, dict[int, FaceState]]:
+        """A frame as an image, and its faces by their numbers in the clip."""
+        faces = {}
+        for number, (track, face) in enumerate(zip(clip.tracks, clip.faces, strict=True)):
+            if frame.index not in track.frames:
+                continue
+            place = {"box": track.at(frame.index).boxes[0]}
+            found = meshes.at(number, frame.index) if meshes and face.tries else None
+            if found is not None:
+                place |= {"mesh": found[0], "gaze": found[1]}
+            of_frame = replace(face, planned=face.planned | place, tries=list(face.tries), findings=[])
+            if meshes and face.tries and found is None:
+                of_frame.method, of_frame.tries = self.hide, []
+                of_frame.fallback, of_frame.reason = self.hide, "no mesh fits in this frame"
+            faces[number] = of_frame
+        boxes = np.array([face.box for face in faces.values()], np.float32).reshape(-1, 4)
+        for row, of_frame in enumerate(faces.values()):
+            of_frame.others = np.delete(boxes, row, axis=0)
+        size = (clip.info.height, clip.info.width)
+        picture = Picture(frame.rgb, None, "PNG", None, (), (), size)
+        out = frame.rgb.copy() if faces else frame.rgb
+        return ImageState(clip.sample, picture, list(faces.values()), out), faces
+
+
+def _outcome(before: FaceState | None, face: FaceState) -> FaceState:
+    """What became of a face, by one more frame: a frame with its surrogate says more than one in which it is hidden."""
+    if before is None or (face.digest and not before.digest):
+        return face
+    if face.digest:
+        before.coverage = min(before.coverage or 0.0, face.coverage or 0.0)
+    return before
+
+
+def _remember(face: FaceState, of_frame: FaceState) -> None:
+    """What was found in a frame of a face's track: the greatest likeness of all, and whether any shows a face."""
+    known = {finding["recognizer"]: finding["to_source"] for finding in face.findings}
+    face.findings = [
+        finding | {"to_source": max(finding["to_source"], known.get(finding["recognizer"], -1.0))}
+        for finding in of_frame.findings
+    ]
+    face.detected_again = bool(face.detected_again) or bool(of_frame.detected_again)
