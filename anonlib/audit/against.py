@@ -16,8 +16,8 @@ from anonlib.audit.leaks.images import Limits, changed_in_exact, may_change
 from anonlib.datasets import Dataset, Sample, open_dataset
 from anonlib.errors import NotFound, VerificationError
 from anonlib.storage import StorageOptions, join_uri, open_storage
-from anonlib.verification.parsing import RunNote, parsed, rows_of
-from anonlib.workspace.schemas import DATA, EXACT, MANIFEST, RUN_NOTE, manifest_path
+from anonlib.verification.parsing import MANIFEST_OF, RunNote, parsed, rows_of
+from anonlib.workspace.schemas import DATA, EXACT, RUN_NOTE, manifest_path
 
 _LIMITS: Limits = {"max_mpx": 400.0, "seconds": 120.0}
 _SINCE = 3
@@ -55,7 +55,8 @@ def compare_with_originals(release: str, originals: str, options: StorageOptions
             data = storage.read(manifest_path(shard.shard_id))
         except NotFound:
             raise VerificationError(f"the release has no shard {shard.shard_id}, the originals have") from None
-        rows = {row["key"]: row for row in rows_of(data, MANIFEST, f"the manifest of {shard.shard_id}", later="review")}
+        schema, manifest = MANIFEST_OF[note.schema_version], f"the manifest of {shard.shard_id}"
+        rows = {row["key"]: row for row in rows_of(data, schema, manifest, later="review")}
         for original in before.read(shard):
             row = rows.get(original.key)
             if row is None:

@@ -10,7 +10,7 @@ were people, in profile or half hidden, and the face mesh took none for a face. 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -26,12 +26,14 @@ from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import SAME_FACE, detect_as_shown, open_detector
 from anonlib.job import Job
+from anonlib.media.clip import read_frames
 from anonlib.media.codec import Picture, decode
 from anonlib.models.requirements import device_of
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import release_store
-from anonlib.workspace.schemas import QUARANTINED
+from anonlib.workspace.schemas import CLIP, QUARANTINED
+from anonlib.workspace.tables import Row
 
 SECOND_DETECTOR = "yuface"
 """Looks beside the job's own, whose faults are others. Twice as large it takes hands and ears for faces."""
@@ -40,6 +42,8 @@ SECOND_SCORE = 0.5
 SECOND_BY = "the same detector ({}) at twice the scale and by " + SECOND_DETECTOR
 SCALE, LARGEST = 2.0, 2560
 """How much larger the second look is than the job's, and the longest side in px that is looked at."""
+FRAMES = 8
+"""Frames of a clip that are looked at."""
 LEAST_SIDE = 12.0
 """Longer side in px of the smallest face that counts; a smaller one cannot be recognized."""
 
@@ -49,12 +53,14 @@ _COVERED = 0.3
 
 @dataclass(frozen=True)
 class MissedFace:
-    """A face that the job had not found, in a photo of the release: its `box` (4,) px and the detector's `score`."""
+    """A face that the job had not found, in a photo of the release, or in a `frame` of a clip: its `box` (4,) px and
+    the detector's `score`."""
 
     shard: str
     key: str
     box: tuple[float, float, float, float]
     score: float
+    frame: int | None = None
 
 
 def look_twice(
@@ -86,7 +92,7 @@ def look_twice(
                 new &= covered(boxes, image.boxes) < _COVERED
                 images.append(float(new.any()))
                 for (x0, y0, x1, y1), score in zip(boxes[new].tolist(), faces.scores[new].tolist(), strict=True):
-                    missed.append(MissedFace(shard.shard_id, image.key, (x0, y0, x1, y1), score))
+                    missed.append(MissedFace(shard.shard_id, image.key, (x0, y0, x1, y1), score, image.frame))
         outcome = UnitResult(shard.shard_id, images=len(images) - before, seconds=time.monotonic() - began)
         report("second look", outcome, len(job.shards))
     finding = Missed(
@@ -117,6 +123,7 @@ class _Image(NamedTuple):
     picture: Picture
     scale: float
     boxes: NDArray[np.float32]
+    frame: int | None = None
 
     @property
     def rgb(self) -> NDArray[np.uint8]:
@@ -125,17 +132,47 @@ class _Image(NamedTuple):
 
 def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[_Image]:
     """The shard's images with an output, and how much each is enlarged to reach `side`."""
-    for row in release_store(job.stores).manifest(job.naming.shard(shard.shard_id)).to_pylist():
-        if row["status"] == QUARANTINED:
+    rows = release_store(job.stores).manifest(job.naming.shard(shard.shard_id)).to_pylist()
+    yield from _frames(job, released, [row for row in rows if row["media"] == CLIP], side)
+    for row in rows:
+        if row["status"] == QUARANTINED or row["media"] == CLIP:
             continue
         try:
             image = decode(released.image(row["path"], row["output_sha256"]), max_mpx=job.config.limits.image_mpx)
         except ImageProblem as problem:
             raise JobError(f"an image of shard {shard.shard_id} in the release cannot be read: {problem}") from None
-        # The job saw an image at its own size at most; the detector shrinks what is still larger than `side`.
-        scale = min(SCALE, max(1.0, side / max(image.size)))
         boxes = np.array([face["box"] for face in row["faces"]], np.float32).reshape(-1, 4)
-        yield _Image(row["key"], image, scale, boxes)
+        yield _Image(row["key"], image, _scale(image.size, side), boxes)
+
+
+def _scale(size: tuple[int, int], side: int) -> float:
+    """How much an image of `size` (H, W) is enlarged: the job saw it at its own size at most, and the detector shrinks
+    what is still larger than `side`."""
+    return min(SCALE, max(1.0, side / max(size)))
+
+
+def _frames(job: Job, released: JobImages, rows: Sequence[Row], side: int) -> Iterator[_Image]:
+    """FRAMES frames of each clip, drawn by its sha256, or all if it has fewer."""
+    by_digest = {row["output_sha256"]: row for row in rows if row["status"] != QUARANTINED}
+    for path in sorted({str(row["path"]) for row in by_digest.values()}):
+        for digest, file in released.clips(path):
+            if (row := by_digest.get(digest)) is None:
+                continue
+            lots = np.random.default_rng(int(digest[:16], 16))
+            drawn = set(lots.permutation(row["frames"])[:FRAMES].tolist())
+            for frame in (frame for window in read_frames(file, job.config.limits) for frame in window):
+                if frame.index in drawn:
+                    size = frame.rgb.shape[0], frame.rgb.shape[1]
+                    picture = Picture(frame.rgb, None, "PNG", None, (), (), size)
+                    yield _Image(row["key"], picture, _scale(size, side), boxes_at(row, frame.index), frame.index)
+
+
+def boxes_at(row: Row, frame: int) -> NDArray[np.float32]:
+    """The boxes (n, 4) of a clip's MANIFEST row in one of its frames."""
+    here = [face for face in row["faces"] if face["first"] <= frame <= face["last"]]
+    starts = [4 * (frame - face["first"]) for face in here]
+    boxes = [face["boxes"][start : start + 4] for face, start in zip(here, starts, strict=True)]
+    return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def _enlarged(picture: Picture, scale: float) -> Picture:

@@ -123,12 +123,13 @@ def draw_sample(images: Iterable[tuple[str, int, str]], n: int, keyring: Keyring
 
 
 def places_of(job: Job, faces: Sequence[MissedFace]) -> dict[Place, list[list[float]]]:
-    """The images of overlooked faces, in their order, with the boxes found in each."""
+    """The images of overlooked faces, in their order, with the boxes found in each still."""
     shards = {face.shard for face in faces}
     rows = {(shard, image.row["key"]): image.position for shard in shards for image in images_of(job, shard, NAMED)}
     found: dict[Place, list[list[float]]] = {}
     for face in faces:
-        found.setdefault((face.shard, rows[face.shard, face.key]), []).append(list(face.box))
+        boxes = found.setdefault((face.shard, rows[face.shard, face.key]), [])
+        boxes += [list(face.box)] if face.frame is None else []
     return found
 
 

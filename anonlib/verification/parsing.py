@@ -15,7 +15,7 @@ from anonlib.datasets.parquet_footer import open_table
 from anonlib.datasets.parquet_pages import bounded_batches
 from anonlib.errors import require
 from anonlib.storage import Storage
-from anonlib.verification.certificate import AuditStatement, Certificate, sha256, shard_leaf
+from anonlib.verification.certificate import VERSION, AuditStatement, Certificate, sha256, shard_leaf
 from anonlib.verification.data_files import check_hash, readable, whole
 from anonlib.workspace import schemas
 
@@ -45,6 +45,8 @@ MANIFEST_3 = MANIFEST_3.set(MANIFEST_3.get_field_index("faces"), pa.field("faces
 MANIFEST_2 = pa.schema([field for field in MANIFEST_3 if field.name not in ("orientation", "outside")])
 _FACES = MANIFEST_2.get_field_index("faces")
 MANIFEST_1 = MANIFEST_2.set(_FACES, pa.field("faces", pa.list_(pa.struct(_FIRST_FACE))))
+MANIFEST_OF = {1: MANIFEST_1, 2: MANIFEST_2, 3: MANIFEST_3, VERSION: schemas.MANIFEST}
+"""The schema of a manifest, by schema version."""
 
 
 def kind_of_left_out(kind: str) -> str:

@@ -193,10 +193,7 @@ def _check_shard(release: Storage, committed: CommittedShard, note: RunNote, cou
     images: dict[str, str] = {}
     keys, paths = set[str](), set[str]()
     fallbacks = 0
-    schema = {1: parsing.MANIFEST_1, 2: parsing.MANIFEST_2, 3: parsing.MANIFEST_3}.get(
-        note.schema_version, schemas.MANIFEST
-    )
-    for row in rows_of(committed.manifest, schema, manifest, later="review"):
+    for row in rows_of(committed.manifest, parsing.MANIFEST_OF[note.schema_version], manifest, later="review"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:
             raise VerificationError(f"{manifest} has a row with an empty key or face")

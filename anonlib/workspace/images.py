@@ -6,13 +6,14 @@ import io
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
 from anonlib.config import JobConfig
-from anonlib.datasets import Dataset, Shard, open_dataset
+from anonlib.datasets import Dataset, Sample, Shard, open_dataset
 from anonlib.errors import JobError
 from anonlib.storage import StorageOptions, join_uri
-from anonlib.workspace.layout import sha256
+from anonlib.workspace.layout import file_sha256, sha256
 from anonlib.workspace.schemas import DATA
 from anonlib.workspace.tables import Row
 
@@ -63,6 +64,19 @@ class JobImages:
             self._waiting.write(image)
         raise JobError(f"an image in {join_uri(self.job.output.uri, path)} is missing or not the one in its manifest")
 
+    def clips(self, path: str) -> Iterator[tuple[str, Path]]:
+        """The clips in one file of the release, or for `data` in its folder, with their sha256; each file lasts until
+        the next is asked for."""
+        for sample in self._samples(path):
+            if sample.clip is not None:
+                yield file_sha256(sample.clip), sample.clip
+
+    def original_clips(self, shard: Shard, wanted: Collection[str]) -> Iterator[tuple[str, Path]]:
+        """The wanted clips of the input by key; each file lasts until the next is asked for."""
+        for sample in self._input.read(shard):
+            if sample.key in wanted and sample.clip is not None:
+                yield sample.key, sample.clip
+
     @cached_property
     def _input(self) -> Dataset:
         return self._open(self.job.input.uri, self.job.storage.input_options)
@@ -77,11 +91,15 @@ class JobImages:
 
     def _images(self, path: str) -> Iterator[tuple[str, bytes]]:
         """Digests and bytes of the pictures in one file of the release, or for `data` in its whole folder."""
+        images = (sample.image or b"" for sample in self._samples(path) if sample.clip is None)
+        yield from ((sha256(image), image) for image in images)
+
+    def _samples(self, path: str) -> Iterator[Sample]:
+        """The samples in one file of the release, or for `data` in its whole folder."""
         uri = join_uri(self._release.base, path.removeprefix(DATA.rstrip("/")).lstrip("/")).rstrip("/")
         for shard in self._release.shards():
             if shard.uri.rstrip("/") == uri:
-                images = (sample.image or b"" for sample in self._release.read(shard))
-                yield from ((sha256(image), image) for image in images)
+                yield from self._release.read(shard)
 
 
 def _picked(images: Iterable[tuple[str, bytes | None]], wanted: set[str]) -> dict[str, bytes]:

@@ -60,7 +60,7 @@ from anonlib.synthesis.textures.gallery import Gallery
 from anonlib.workspace import layout
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.release import ReleasedSample, samples_of
-from anonlib.workspace.schemas import ELLIPSES, FACES
+from anonlib.workspace.schemas import CLIP, ELLIPSES, FACES
 from anonlib.workspace.status import require_plan
 from anonlib.workspace.tables import Row
 
@@ -163,7 +163,7 @@ Report = Callable[[str, UnitResult, int], None]
 def gather(
     config: JobConfig, *, most: int | None = None, report: Report = lambda stage, outcome, units: None
 ) -> Evidence:
-    """Look at the main face of `most` photos, about, of a finished job, MOST if it is None; raises JobError if it is
+    """Look at the main face of `most` stills, about, of a finished job, MOST if it is None; raises JobError if it is
     not finished or does not fit."""
     stores = layout.open_stores(config)
     if stores.workspace.exists(layout.PURGED):
@@ -217,6 +217,7 @@ class _Gathering:
     def add(self, shard: Shard) -> tuple[int, int]:
         """Look at a shard; returns how many images it has, and how many faces were looked at."""
         samples = samples_of(self.release, self.scan, self.job.naming, shard.shard_id, faces=_COLUMNS)
+        samples = [sample for sample in samples if sample.row["media"] != CLIP]
         ids, looks = self._originals(shard, {sample.key: sample.faces for sample in samples})
         number = {face: position for position, face in enumerate(ids)}
         kept = np.zeros(len(ids), bool)
