@@ -10,7 +10,7 @@ were people, in profile or half hidden, and the face mesh took none for a face. 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from anonlib.audit.evidence.gather import Report
 from anonlib.audit.findings import Missed
 from anonlib.audit.statistics import CONFIDENCE, rate, upper_bound
+from anonlib.config import LimitsConfig
 from anonlib.datasets import Shard
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import SAME_FACE, detect_as_shown, open_detector
 from anonlib.job import Job
-from anonlib.media.clip import read_frames
+from anonlib.media.clip import frames_in
 from anonlib.media.codec import Picture, decode
 from anonlib.models.requirements import device_of
 from anonlib.synthesis.redact import GROW
@@ -132,13 +133,15 @@ class _Image(NamedTuple):
 
 def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[_Image]:
     """The shard's images with an output, and how much each is enlarged to reach `side`."""
-    rows = release_store(job.stores).manifest(job.naming.shard(shard.shard_id)).to_pylist()
-    yield from _frames(job, released, [row for row in rows if row["media"] == CLIP], side)
-    for row in rows:
-        if row["status"] == QUARANTINED or row["media"] == CLIP:
+    for row in release_store(job.stores).manifest(job.naming.shard(shard.shard_id)).to_pylist():
+        if row["status"] == QUARANTINED:
             continue
         try:
-            image = decode(released.image(row["path"], row["output_sha256"]), max_mpx=job.config.limits.image_mpx)
+            data = released.image(row["path"], row["output_sha256"])
+            if row["media"] == CLIP:
+                yield from _frames(row, data, side, job.config.limits)
+                continue
+            image = decode(data, max_mpx=job.config.limits.image_mpx)
         except ImageProblem as problem:
             raise JobError(f"an image of shard {shard.shard_id} in the release cannot be read: {problem}") from None
         boxes = np.array([face["box"] for face in row["faces"]], np.float32).reshape(-1, 4)
@@ -151,20 +154,15 @@ def _scale(size: tuple[int, int], side: int) -> float:
     return min(SCALE, max(1.0, side / max(size)))
 
 
-def _frames(job: Job, released: JobImages, rows: Sequence[Row], side: int) -> Iterator[_Image]:
-    """FRAMES frames of each clip, drawn by its sha256, or all if it has fewer."""
-    by_digest = {row["output_sha256"]: row for row in rows if row["status"] != QUARANTINED}
-    for path in sorted({str(row["path"]) for row in by_digest.values()}):
-        for digest, file in released.clips(path):
-            if (row := by_digest.get(digest)) is None:
-                continue
-            lots = np.random.default_rng(int(digest[:16], 16))
-            drawn = set(lots.permutation(row["frames"])[:FRAMES].tolist())
-            for frame in (frame for window in read_frames(file, job.config.limits) for frame in window):
-                if frame.index in drawn:
-                    size = frame.rgb.shape[0], frame.rgb.shape[1]
-                    picture = Picture(frame.rgb, None, "PNG", None, (), (), size)
-                    yield _Image(row["key"], picture, _scale(size, side), boxes_at(row, frame.index), frame.index)
+def _frames(row: Row, data: bytes, side: int, limits: LimitsConfig) -> Iterator[_Image]:
+    """FRAMES frames of a clip, drawn by its sha256, or all if it has fewer."""
+    lots = np.random.default_rng(int(row["output_sha256"][:16], 16))
+    drawn = set(lots.permutation(row["frames"])[:FRAMES].tolist())
+    for frame in frames_in(data, limits):
+        if frame.index in drawn:
+            size = frame.rgb.shape[0], frame.rgb.shape[1]
+            picture = Picture(frame.rgb, None, "PNG", None, (), (), size)
+            yield _Image(row["key"], picture, _scale(size, side), boxes_at(row, frame.index), frame.index)
 
 
 def boxes_at(row: Row, frame: int) -> NDArray[np.float32]:

@@ -69,6 +69,10 @@ class Track:
         """The frame with the greatest score."""
         return self.first + int(self.scores.argmax())
 
+    def nearest(self, box: Floats) -> int:
+        """The frame in which its box is most like one (4,)."""
+        return self.first + int(np.abs(self.boxes - np.asarray(box)).sum(axis=1).argmin())
+
     @property
     def columns(self) -> dict[str, Any]:
         """What tables keep of it (schemas.TRACK)."""

@@ -7,6 +7,7 @@ way through. PyAV (FFmpeg's libraries) is imported when a clip comes.
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Iterator
@@ -27,8 +28,9 @@ from anonlib.config import ClipConfig, LimitsConfig
 from anonlib.datasets.names import is_clip
 from anonlib.errors import ClipsUnavailable, ImageProblem, SandboxDied
 from anonlib.media.sandbox.process import MOST_JSON, DecoderProcess
+from anonlib.storage.scratch import SpooledFile
 
-__all__ = ["ClipInfo", "ClipWriter", "Frame", "clip_info", "is_clip", "read_frames"]
+__all__ = ["ClipInfo", "ClipWriter", "Frame", "clip_info", "frames_in", "is_clip", "read_frames"]
 
 WINDOW = 16
 """Frames that are decoded at once; fewer where they are larger than full HD."""
@@ -243,6 +245,13 @@ def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW) -> Itera
         except SandboxDied as death:
             _raise_unless_again(death, last)
             last = True
+
+
+def frames_in(data: bytes, limits: LimitsConfig) -> Iterator[Frame]:
+    """All frames of a clip in memory; raises as read_frames."""
+    file = SpooledFile(io.BytesIO(data))
+    for window in read_frames(file.path, limits):
+        yield from window
 
 
 def _read_sound(path: Path, limits: LimitsConfig) -> Iterator[NDArray[np.int16]]:

@@ -1,4 +1,4 @@
-"""The pictures of a job: originals by key, and released ones by the sha256 in their manifest row."""
+"""The images and clips of a job: originals by key, and released ones by the sha256 in their manifest row."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import io
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
-from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, open_dataset
 from anonlib.errors import JobError
 from anonlib.storage import StorageOptions, join_uri
-from anonlib.workspace.layout import file_sha256, sha256
+from anonlib.workspace.layout import sha256
 from anonlib.workspace.schemas import DATA
 from anonlib.workspace.tables import Row
 
@@ -33,7 +32,7 @@ class JobImages:
 
     def originals(self, shard: Shard, wanted: Collection[str], named: Callable[[str], str] = str) -> dict[str, bytes]:
         """Bytes by what `named` makes of their keys, reading no further than the last wanted one."""
-        return _picked(((named(sample.key), sample.image) for sample in self._input.read(shard)), set(wanted))
+        return _picked(((named(sample.key), _content(sample)) for sample in self._input.read(shard)), set(wanted))
 
     def released(self, rows: Iterable[Row]) -> dict[str, bytes]:
         """Bytes by sha256, of MANIFEST rows that have an output; what is not there is left out."""
@@ -64,19 +63,6 @@ class JobImages:
             self._waiting.write(image)
         raise JobError(f"an image in {join_uri(self.job.output.uri, path)} is missing or not the one in its manifest")
 
-    def clips(self, path: str) -> Iterator[tuple[str, Path]]:
-        """The clips in one file of the release, or for `data` in its folder, with their sha256; each file lasts until
-        the next is asked for."""
-        for sample in self._samples(path):
-            if sample.clip is not None:
-                yield file_sha256(sample.clip), sample.clip
-
-    def original_clips(self, shard: Shard, wanted: Collection[str]) -> Iterator[tuple[str, Path]]:
-        """The wanted clips of the input by key; each file lasts until the next is asked for."""
-        for sample in self._input.read(shard):
-            if sample.key in wanted and sample.clip is not None:
-                yield sample.key, sample.clip
-
     @cached_property
     def _input(self) -> Dataset:
         return self._open(self.job.input.uri, self.job.storage.input_options)
@@ -91,15 +77,16 @@ class JobImages:
 
     def _images(self, path: str) -> Iterator[tuple[str, bytes]]:
         """Digests and bytes of the pictures in one file of the release, or for `data` in its whole folder."""
-        images = (sample.image or b"" for sample in self._samples(path) if sample.clip is None)
-        yield from ((sha256(image), image) for image in images)
-
-    def _samples(self, path: str) -> Iterator[Sample]:
-        """The samples in one file of the release, or for `data` in its whole folder."""
         uri = join_uri(self._release.base, path.removeprefix(DATA.rstrip("/")).lstrip("/")).rstrip("/")
         for shard in self._release.shards():
             if shard.uri.rstrip("/") == uri:
-                yield from self._release.read(shard)
+                images = (_content(sample) or b"" for sample in self._release.read(shard))
+                yield from ((sha256(image), image) for image in images)
+
+
+def _content(sample: Sample) -> bytes | None:
+    """The file of an image or a clip."""
+    return sample.image if sample.clip is None else sample.clip.read_bytes()
 
 
 def _picked(images: Iterable[tuple[str, bytes | None]], wanted: set[str]) -> dict[str, bytes]:

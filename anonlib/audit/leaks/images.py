@@ -7,6 +7,7 @@ decoded, and of a PNG the stream of its pixels, since more may be in it than the
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import zlib
@@ -18,12 +19,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.codes import Note
+from anonlib.codes import Note, Stripped
+from anonlib.config import LimitsConfig
 from anonlib.errors import ImageProblem
 from anonlib.media import exact, jpeg, png, webp
+from anonlib.media.clip import clip_info
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import is_ours
 from anonlib.media.sandbox import changed_blocks_apart, decode_apart
+from anonlib.storage.scratch import SpooledFile
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.redact import covered
 
@@ -49,6 +53,17 @@ def carried(data: bytes) -> frozenset[str]:
         return frozenset({PART} if reader is None else reader(data))
     except (struct.error, LookupError, ValueError, zlib.error):
         return frozenset({PART})
+
+
+def carried_by_clip(data: bytes, limits: LimitsConfig, *, keep_audio: bool) -> frozenset[str]:
+    """The same of a clip: a further picture, or an unknown part for anything else that a release would leave out."""
+    file = SpooledFile(io.BytesIO(data))
+    try:
+        stripped = clip_info(file.path, limits, keep_audio=keep_audio).stripped
+    except ImageProblem:
+        return frozenset({PART})
+    pictures = {Stripped.COVER, Stripped.PICTURES, Stripped.VIDEOS}
+    return frozenset(PICTURE if kind in pictures else PART for kind in stripped)
 
 
 def is_picture(data: bytes) -> bool:

@@ -29,14 +29,16 @@ from anonlib.audit.leaks import contents, images
 from anonlib.codes import foreign_words
 from anonlib.datasets import Item, Sample, Shard, items_of, label
 from anonlib.datasets.folder import SIDECARS
-from anonlib.datasets.names import MEDIA_EXTENSIONS, is_media, suffix_of
+from anonlib.datasets.names import MEDIA_EXTENSIONS, MEDIA_HEAD, clip_kind, is_media, suffix_of
 from anonlib.datasets.parquet_footer import Footer
 from anonlib.datasets.webdataset import image_names
 from anonlib.errors import ImageProblem, JobError, NotExact
 from anonlib.execution.base import UnitResult
 from anonlib.faces.original import face_core, is_original
+from anonlib.faces.track import Track
 from anonlib.job import Job
 from anonlib.media import exact
+from anonlib.media.clip import frames_in
 from anonlib.media.codec import Picture, decode
 from anonlib.media.prefetch import try_to_read
 from anonlib.methods import METHODS
@@ -161,7 +163,7 @@ class _LeakScan:
     def _shard(self, shard: Shard, marker: Mapping[str, Any]) -> int:
         """One shard; returns how many images it has."""
         name, scan = self.naming.shard(shard.shard_id), scan_store(self.job.stores, self.job.scan_key)
-        samples = samples_of(self.store, scan, self.naming, shard.shard_id, faces=("box", "mesh"))
+        samples = samples_of(self.store, scan, self.naming, shard.shard_id, faces=("box", "mesh", "track"))
         index = contents.ReleaseIndex([sample.row for sample in samples])
         self._columns(self.store.manifest(name).schema, f"manifest of {name}", schemas.MANIFEST)
         for key, row in index.rows.items():
@@ -228,7 +230,7 @@ class _LeakScan:
             self._columns(value, where, None)
             return
         image = value.get("bytes") if isinstance(value, dict) else value
-        if isinstance(image, bytes) and images.is_picture(image):
+        if isinstance(image, bytes) and (images.is_picture(image) or clip_kind(image[:MEDIA_HEAD])):
             where = self._image(item, image, where, index)
         elif isinstance(value, bytes):
             text, document = contents.text_of(value)
@@ -254,6 +256,9 @@ class _LeakScan:
             where = f"{where.partition(':')[0]}: {row['key']}"
         self._count(NO_ROW, where, row is None)
         found = images.carried(image)
+        if not images.is_picture(image):
+            audio = self.config.clip.audio == "keep"
+            found = images.carried_by_clip(image, self.config.limits, keep_audio=audio)
         for kind in images.KINDS:
             self._count(kind, where, kind in found)
         if isinstance(item.content, dict):
@@ -265,12 +270,13 @@ class _LeakScan:
 
     def _original(self, original: Sample, sample: ReleasedSample, here: str, index: contents.ReleaseIndex) -> None:
         """Look up an original's bytes, hashes and names, and compare its px."""
-        row, digest = sample.row, hashlib.sha256(original.image or b"").hexdigest()
-        if original.image is not None:
+        row, content = sample.row, original.image if original.clip is None else original.clip.read_bytes()
+        digest = hashlib.sha256(content or b"").hexdigest()
+        if content is not None:
             copy = hashed = None
             if digest != row["output_sha256"] or row["faces"]:
                 copy = index.contents.get(digest, self.shared.contents.get(digest))
-                hashed = index.find_digest_of(original.image) or self.shared.find_digest_of(original.image)
+                hashed = index.find_digest_of(content) or self.shared.find_digest_of(content)
             self._count(WHOLE, copy or here, copy is not None)
             self._count(HASH, hashed or here, hashed is not None)
         name = label(original, self.subject) if self.subject else None
@@ -286,6 +292,9 @@ class _LeakScan:
             return
         if row["output_sha256"] not in index.contents:
             self._count(NO_ROW, here, True)
+            return
+        if content is not None and row["media"] == schemas.CLIP:
+            self._compare_clip(content, self.images.image(row["path"], row["output_sha256"]), sample, here)
             return
         before = try_to_read(original, self.config)
         if isinstance(before, ImageProblem):
@@ -309,6 +318,29 @@ class _LeakScan:
         self._count(OUTSIDE, here, changed > 0)
         if before.format == "JPEG" or row["outside"] == schemas.EXACT:
             self._count(ODD, here, not _is_ours(file, after.stored) or after.orientation != row["orientation"])
+
+    def _compare_clip(self, before: bytes, after: bytes, sample: ReleasedSample, where: str) -> None:
+        """Compare px of a clip's faces: of a redaction in a frame of every half second, of a face that was replaced in
+        the frame that the scan has its mesh of."""
+        faces = [
+            (row, Track.of(row["track"]), outcome)
+            for row, outcome in zip(sample.faces, sample.row["faces"], strict=True)
+        ]
+        step = max(round(sample.row["frames"] / sample.row["seconds"] / 2), 1)
+        try:
+            for old, new in zip(*(frames_in(data, self.config.limits) for data in (before, after)), strict=True):
+                for row, track, outcome in faces:
+                    mesh = None
+                    if METHODS[outcome["method"]].synthesis:
+                        mesh = np.array(row["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
+                    if old.index in (track.frames[::step] if mesh is None else (track.nearest(row["box"]),)):
+                        core = face_core(old.rgb.shape[:2], track.at(old.index).boxes[0], mesh)
+                        left = is_original(old.rgb, new.rgb, core)
+                        self.too_flat += left is None
+                        if left is not None:
+                            self._count(LEFT, where, left)
+        except (ImageProblem, ValueError):  # it cannot be read, or has another number of frames or another size
+            self._count(OUTSIDE, where, True)
 
     def _compare(self, before: Picture, after: Picture, sample: ReleasedSample, where: str) -> NDArray[np.bool_] | None:
         """Compare px of faces: the manifest says what was done, the scan where; the px (H, W) that may have changed."""
