@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter
 
 from anonlib.codes import Note, Reason, Stripped
 from anonlib.config import ClipConfig, LimitsConfig
@@ -34,7 +34,6 @@ __all__ = ["ClipInfo", "ClipWriter", "Frame", "clip_info", "frames_in", "is_clip
 
 WINDOW = 16
 """Frames that are decoded at once; fewer where they are larger than full HD."""
-_MUXERS = {"mp4": "mp4", "mov": "mov", "matroska": "matroska", "webm": "webm", "avi": "avi"}
 _AUDIO = {"webm": "libopus", "avi": "ac3"}
 _THREADS = 4
 """Of the encoders, whatever the machine has: x264 decides by their number how it cuts a clip."""
@@ -42,66 +41,54 @@ SOUND_RATE = 48_000
 """Samples a second of sound."""
 _MOST_TICKS = 1_000_000
 
+
+def _fraction(parts: Any) -> Fraction:
+    match parts:
+        case [int(over), int(under)] if abs(over) < 1 << 62 and 0 < under < 1 << 40:
+            return Fraction(over, under)
+    raise ValueError("no fraction")
+
+
 _Natural = Annotated[int, Field(ge=1, lt=1 << 40)]
 _Integer = Annotated[int, Field(gt=-(1 << 62), lt=1 << 62)]
+_Time = Annotated[Fraction, PlainValidator(_fraction)]
+_Ratio = Annotated[_Time, Field(gt=0, lt=1 << 40)]
 _Level = Annotated[int, Field(ge=0, le=32)]
 
 
-class _Described(NamedTuple):
-    """The answer to INFO."""
+class ClipInfo(NamedTuple):
+    """What a clip is, as a player shows it: `width` and `height` in px after its rotation, `rate` in frames a second.
+
+    frames: as many packets as its video has, which is nearly always the number of frames. time_base: what times are
+    multiples of, in s. aspect: width to height of a px. start, end: of the first and last frame, in s. colour: matrix,
+    primaries and transfer as ITU-T H.273 numbers them. container: which the output is too. audio: whether it has
+    sound. stripped and notes: what a release leaves out and converts.
+    """
 
     width: _Natural
     height: _Natural
     frames: _Natural
-    rate: _Natural
-    rate_over: _Natural
-    tick: _Natural
-    tick_over: _Natural
-    aspect: _Natural
-    aspect_over: _Natural
-    start: _Integer
-    start_over: _Natural
-    end: _Integer
-    end_over: _Natural
-    matrix: _Level
-    primaries: _Level
-    transfer: _Level
+    rate: _Ratio
+    time_base: _Ratio
+    aspect: _Ratio
+    start: _Time
+    end: _Time
+    colour: tuple[_Level, _Level, _Level]
     container: Literal["mp4", "mov", "matroska", "webm", "avi"]
     codec: Annotated[str, Field(max_length=32, pattern=r"^[a-z0-9_]+$")]
     audio: bool
     stripped: Annotated[tuple[Stripped, ...], Field(max_length=16)]
     notes: Annotated[tuple[Note, ...], Field(max_length=8)]
 
+    @property
+    def duration(self) -> float:
+        """In s."""
+        return float(self.end - self.start)
+
 
 _Problem = tuple[Reason, Annotated[str, Field(max_length=300)]]
 _Block = Annotated[list[_Integer], Field(min_length=2, max_length=5)]
-_ANSWERS: TypeAdapter[Any] = TypeAdapter(_Described | _Problem | list[_Block], config=ConfigDict(strict=True))
-
-
-@dataclass(frozen=True)
-class ClipInfo:
-    """What a clip is, as a player shows it: `width` and `height` in px after its rotation, `rate` in frames a second.
-
-    frames: as many packets as its video has, which is nearly always the number of frames. duration: until the end of
-    the last frame, in s. container: mp4, mov, matroska, webm or avi, which the output is too. audio: whether it has
-    sound. stripped and notes: what a release leaves out and converts. time_base: what times are multiples of, in s.
-    aspect: width to height of a px. colour: matrix, primaries and transfer as ITU-T H.273 numbers them.
-    """
-
-    width: int
-    height: int
-    frames: int
-    rate: Fraction
-    duration: float
-    container: str
-    codec: str
-    audio: bool
-    stripped: tuple[Stripped, ...]
-    notes: tuple[Note, ...]
-    time_base: Fraction
-    aspect: Fraction
-    end: Fraction
-    colour: tuple[int, int, int]
+_ANSWERS: TypeAdapter[Any] = TypeAdapter(ClipInfo | _Problem | list[_Block], config=ConfigDict(strict=True))
 
 
 @dataclass(frozen=True)
@@ -137,10 +124,10 @@ class _ClipProcess(DecoderProcess):
         with self._watched():
             self._send(self.protocol.REQUEST.pack(wanted, most, self._limits.clip_minutes, self._limits.clip_fps))
 
-    def described(self) -> _Described:
+    def described(self) -> ClipInfo:
         """The answer to INFO; raises ImageProblem and SandboxDied."""
         answer = self._next()
-        if not isinstance(answer, _Described):
+        if not isinstance(answer, ClipInfo):
             raise SandboxDied("reading the clip made the decoder answer with something else")
         return answer
 
@@ -162,7 +149,7 @@ class _ClipProcess(DecoderProcess):
     def _next(self) -> Any:
         with self._watched():
             answer = self._answer(_ANSWERS, MOST_JSON, self._deadline)
-        if isinstance(answer, tuple) and not isinstance(answer, _Described):
+        if isinstance(answer, tuple) and not isinstance(answer, ClipInfo):
             raise ImageProblem(*answer) if answer[1].isprintable() else SandboxDied("reading the clip failed")
         return answer
 
@@ -192,24 +179,8 @@ def clip_info(path: Path, limits: LimitsConfig, *, keep_audio: bool = False) -> 
             break
         except SandboxDied as death:
             _raise_unless_again(death, last)
-    end = Fraction(found.end, found.end_over)
     stripped = {*found.stripped, *([Stripped.AUDIO] if found.audio and not keep_audio else [])}
-    return ClipInfo(
-        found.width,
-        found.height,
-        found.frames,
-        Fraction(found.rate, found.rate_over),
-        float(end - Fraction(found.start, found.start_over)),
-        found.container,
-        found.codec,
-        found.audio,
-        tuple(sorted(stripped)),
-        found.notes,
-        Fraction(found.tick, found.tick_over),
-        Fraction(found.aspect, found.aspect_over),
-        end,
-        (found.matrix, found.primaries, found.transfer),
-    )
+    return found._replace(stripped=tuple(sorted(stripped)))
 
 
 def _raise_unless_again(death: SandboxDied, last: bool) -> None:
@@ -280,13 +251,12 @@ class ClipWriter:
 
         self._av, self._path, self._info = av, path, info
         options = {"fflags": "+bitexact", **({"movflags": "+faststart"} if info.container in ("mp4", "mov") else {})}
-        self._out = av.open(str(path), "w", format=_MUXERS[info.container], options=options)
+        self._out = av.open(str(path), "w", format=info.container, options=options)
         self._reformatter = VideoReformatter()
         self._stream = self._video(settings)
         self._tick = self._stream.codec_context.time_base
         self._last: int | None = None
         self._ends: dict[int, int] = {}
-        # x264 describes itself and its settings in an SEI unit (type 6) of the first frame.
         self._sound: Iterator[NDArray[np.int16]] = iter(())
         self._audio, self._samples = None, 0
         if source is not None and info.audio:

@@ -321,9 +321,9 @@ def _info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) 
         rate = average
     side = (frame.height, frame.width) if exchanged else (frame.width, frame.height)
     aspect = 1 / aspect if exchanged else aspect
-    fractions = [number for f in (rate, time_base, aspect, start, end) for number in (f.numerator, f.denominator)]
+    fractions = [[f.numerator, f.denominator] for f in (rate, time_base, aspect, start, end)]
     about = [colour.matrix, colour.primaries, colour.transfer]
-    return [*side, count, *fractions, *about, kind, codec, sound, sorted(stripped), notes]
+    return [*side, count, *fractions, about, kind, codec, sound, sorted(stripped), notes]
 
 
 def _measured(container: Any, stream: Any, minutes: float, most_rate: float) -> tuple[int, Fraction, Fraction]:
