@@ -1,0 +1,164 @@
+"""Clips beside stills: one person gets one face, no frame shows the original's, a kill changes no byte, and what is
+changed afterwards is caught."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from anonlib.errors import VerificationError
+from anonlib.faces.original import face_core, is_original
+from anonlib.job import Job
+from anonlib.storage import open_storage
+from anonlib.verification import certificate, verify
+from anonlib.verification.conditions import ReleaseCounter, claim_table
+from anonlib.workspace.schemas import CLIP, RELEASED, STILL
+from tests.support import clips, photos, runs
+
+FRAMES = 12
+SOLID = {"name": "solid"}
+SAMPLING = {"name": "sampling", "texture": "gallery"}
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clips.moving_face(tmp_path_factory.mktemp("clip") / "walk.mp4", FRAMES, tags={"title": "Eileen"})
+
+
+def as_folder(root: Path, clip: Path) -> Path:
+    root.mkdir()
+    shutil.copy(clip, root / "walk.mp4")
+    (root / "still.jpg").write_bytes(photos.jpeg(photos.astronaut()))
+    return root
+
+
+def as_shard(root: Path, clip: Path) -> Path:
+    root.mkdir()
+    photos.tar(root / "0.tar", [("a.jpg", photos.jpeg(photos.astronaut())), ("b.mp4", clip.read_bytes())])
+    return root
+
+
+def released_clip(output: Path, to: Path) -> Path:
+    """The clip of a release as a file."""
+    tars = list((output / "data").glob("*.tar"))
+    if not tars:
+        return output / "data" / "walk.mp4"
+    to.write_bytes(photos.content_of(tars[0])["b.mp4"])
+    return to
+
+
+def rows_of(output: Path) -> dict[str, dict[str, Any]]:
+    return {row["media"]: row for row in runs.manifest(output)}
+
+
+@pytest.mark.parametrize("method", [SOLID, SAMPLING], ids=["solid", "sampling"])
+@pytest.mark.parametrize("layout", [as_folder, as_shard])
+def test_no_frame_of_a_clip_shows_the_face_and_its_release_verifies(
+    layout: Callable[[Path, Path], Path], method: dict[str, str], moving: Path, tmp_path: Path
+) -> None:
+    source = layout(tmp_path / "in", moving)
+    config = runs.job(source, tmp_path / "job", method=method, input={"uri": str(source)})
+    assert Job(config).run().released == 2
+    output = tmp_path / "job" / "release"
+    found = verify(open_storage(str(output)))
+    assert (found.certificate.counts.clips, found.certificate.counts.frames) == (1, FRAMES)
+    rows = rows_of(output)
+    clip, (face,) = rows[CLIP], rows[CLIP]["faces"]
+    assert (clip["status"], clip["frames"], clip["rate"], clip["seconds"]) == (RELEASED, FRAMES, "12/1", 1.0)
+    assert (face["first"], face["last"], face["hidden"]) == (0, FRAMES - 1, 0)
+    assert rows[STILL]["frames"] is None
+    # One person in both, by one surrogate.
+    assert face["surrogate_digest"] == rows[STILL]["faces"][0]["surrogate_digest"]
+    pairs = zip(clips.frames_of(moving), clips.frames_of(released_clip(output, tmp_path / "out.mp4")), strict=True)
+    for before, after in pairs:
+        box = np.array(face["boxes"][4 * before.index : 4 * before.index + 4], np.float32)
+        inner = np.concatenate([box[:2] * 0.75 + box[2:] * 0.25, box[:2] * 0.25 + box[2:] * 0.75])
+        core = face_core(before.rgb.shape[:2], inner, None)
+        assert before.time == after.time
+        assert not is_original(before.rgb, after.rgb, core)
+        assert abs(before.rgb.astype(int) - after.rgb)[core].mean() > 8
+
+
+def test_a_run_that_is_killed_in_a_clip_ends_in_the_same_bytes(moving: Path, tmp_path: Path) -> None:
+    source = as_shard(tmp_path / "in", moving)
+    whole = runs.job(source, tmp_path / "whole", method=SOLID)
+    Job(whole).run()
+    config = runs.job(source, tmp_path / "killed", method=SOLID)
+    with runs.started(config, tmp_path / "driver") as job:
+        scanned = tmp_path / "killed" / "workspace" / "scan"
+        assert job.wait_for(lambda: list(scanned.glob("*/commits/*.json")))
+    Job(config).run()
+    assert runs.contents(tmp_path / "killed" / "release") == runs.contents(tmp_path / "whole" / "release")
+
+
+def test_a_frame_that_cannot_be_decoded_never_passes(moving: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.mp4"
+    data = bytearray(moving.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
+    damaged.write_bytes(data)
+    source = as_shard(tmp_path / "in", damaged)
+    Job(runs.job(source, tmp_path / "job", method=SOLID)).run()
+    row = rows_of(tmp_path / "job" / "release")[CLIP]
+    assert row["status"] == "quarantined" or row["frames"] < FRAMES
+
+
+@pytest.fixture(scope="module")
+def finished(moving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    Job(runs.job(as_shard(root / "in", moving), root / "job", method=SOLID)).run()
+    return root / "job" / "release"
+
+
+def test_another_byte_of_a_clip_is_caught(finished: Path, tmp_path: Path) -> None:
+    release = Path(shutil.copytree(finished, tmp_path / "release"))
+    (path,) = (release / "data").glob("*.tar")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(VerificationError, match="is not the one that was signed"):
+        verify(open_storage(str(release)))
+
+
+def test_another_manifest_is_caught(finished: Path, tmp_path: Path) -> None:
+    release = Path(shutil.copytree(finished, tmp_path / "release"))
+    (path,) = (release / "manifest").glob("*.parquet")
+    rows, schema = pq.read_table(path).to_pylist(), pq.read_schema(path)
+    rows[-1]["frames"] = FRAMES - 1
+    pq.write_table(type(pq.read_table(path)).from_pylist(rows, schema=schema), path)
+    with pytest.raises(VerificationError, match="is not the one that its marker names"):
+        verify(open_storage(str(release)))
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "fewer frames": (lambda row: row.update(frames=FRAMES - 1), "is in the frames 0 to 11 of a clip of 11"),
+    "no frames": (lambda row: row.update(frames=None), "has None frames"),
+    "another rate": (lambda row: row.update(rate="fast"), "has the rate fast"),
+    "another medium": (lambda row: row.update(media="sound"), "which is no medium"),
+    "a still": (lambda row: row.update(media=STILL), "a still has frames"),
+    "a box less": (lambda row: row["faces"][0]["boxes"].pop(), "has 12 boxes, or another box"),
+    "a box elsewhere": (lambda row: row["faces"][0].update(box=[0, 0, 1, 1]), "or another box than these"),
+    "hidden too often": (lambda row: row["faces"][0].update(hidden=FRAMES + 1), "is in the frames"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_signed_row_that_contradicts_itself_is_caught(change: str, finished: Path) -> None:
+    row = rows_of(finished)[CLIP]
+    alter, sentence = CHANGES[change]
+    claim = certificate.Claim(certificate.NONE)
+    ReleaseCounter("solid", claim_table(claim, [])).add_media(row)
+    alter(row)
+    with pytest.raises(VerificationError, match=sentence):
+        ReleaseCounter("solid", claim_table(claim, [])).add_media(row)
+
+
+def test_the_certificate_counts_clips_and_their_frames(finished: Path) -> None:
+    counts = json.loads((finished / "certificate.json").read_text())["counts"]
+    assert (counts["clips"], counts["frames"], counts["images"]) == (1, FRAMES, 2)
