@@ -162,15 +162,14 @@ def _frames(row: Row, data: bytes, side: int, limits: LimitsConfig) -> Iterator[
         if frame.index in drawn:
             size = frame.rgb.shape[0], frame.rgb.shape[1]
             picture = Picture(frame.rgb, None, "PNG", None, (), (), size)
-            yield _Image(row["key"], picture, _scale(size, side), boxes_at(row, frame.index), frame.index)
+            boxes = np.array([box for _, box in faces_at(row, frame.index)], np.float32).reshape(-1, 4)
+            yield _Image(row["key"], picture, _scale(size, side), boxes, frame.index)
 
 
-def boxes_at(row: Row, frame: int) -> NDArray[np.float32]:
-    """The boxes (n, 4) of a clip's MANIFEST row in one of its frames."""
-    here = [face for face in row["faces"] if face["first"] <= frame <= face["last"]]
-    starts = [4 * (frame - face["first"]) for face in here]
-    boxes = [face["boxes"][start : start + 4] for face, start in zip(here, starts, strict=True)]
-    return np.array(boxes, np.float32).reshape(-1, 4)
+def faces_at(row: Row, frame: int) -> list[tuple[Row, NDArray[np.float32]]]:
+    """The faces of a clip's MANIFEST row that are in a frame, with their boxes (4,) there."""
+    here = [(face, 4 * (frame - face["first"])) for face in row["faces"] if face["first"] <= frame <= face["last"]]
+    return [(face, np.array(face["boxes"][start : start + 4], np.float32)) for face, start in here]
 
 
 def _enlarged(picture: Picture, scale: float) -> Picture:

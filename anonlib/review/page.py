@@ -29,10 +29,13 @@ from anonlib.audit.review_queue import waiting
 from anonlib.audit.statistics import CONFIDENCE
 from anonlib.errors import ImageProblem, JobError, StorageError
 from anonlib.review.session import Session, why_not
+from anonlib.review.strip import Strip
 from anonlib.synthesis.redact import GROW
 from anonlib.workspace.decisions import Verdict
+from anonlib.workspace.schemas import CLIP
 from anonlib.workspace.secrets import release_name
 
+_SHOWN = ("box", "method", "fallback")
 _FOLDER = Path(__file__).parent / "assets"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -126,14 +129,16 @@ def describe(session: Session, number: int) -> dict[str, Any]:
     """One image as the page shows it."""
     image, decision = session.images[number], session.decision(number)
     row = image.row
+    strip = Strip(row) if row["media"] == CLIP and row["frames"] else None
+    faces = strip.faces() if strip else [{name: face[name] for name in _SHOWN} for face in row["faces"]]
     return {
         "name": image.key,
         "shard": image.shard,
         "status": row["status"],
         "reason": why_not(image),
-        "size": image.size,
+        "size": strip.size if strip else image.size,
         "released": row["output_sha256"] is not None,
-        "faces": [{name: face[name] for name in ("box", "method", "fallback")} for face in row["faces"]],
+        "faces": faces,
         "allowed": session.allowed(number),
         "verdict": decision.verdict if decision else None,
         "boxes": decision.boxes if decision else session.suggested.get(number, []),

@@ -13,18 +13,22 @@ from datetime import UTC, datetime
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from anonlib.audit.review_queue import Image, Judged, Place, choose, images_of, judge, open_log, places_of, waiting
 from anonlib.codes import Reason, meaning_of
 from anonlib.config import JobConfig
 from anonlib.errors import AnonlibError, ImageProblem, JobError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
-from anonlib.media.codec import encode
+from anonlib.media.codec import Picture, encode
 from anonlib.media.sandbox import decode_apart
 from anonlib.review import SAMPLE
+from anonlib.review.strip import Strip
 from anonlib.stages.rerender import ActiveDecisions
 from anonlib.workspace.decisions import Box, Decision, Verdict, latest
 from anonlib.workspace.images import JobImages
+from anonlib.workspace.schemas import CLIP
 
 if TYPE_CHECKING:
     from anonlib.audit.missed_faces import MissedFace
@@ -34,6 +38,7 @@ LEAST_SIDE = 4
 """A drawn box of fewer px is a slip of the hand."""
 _QUALITY = 95
 _MOST_BYTES = 1 << 29
+_SHEET = Picture(np.zeros((0, 0, 3), np.uint8), None, "JPEG", None, (), (), (0, 0))
 
 Files = dict[tuple[str, str], bytes]
 """Image files of one shard: originals as ("original", key), outputs as ("released", sha256)."""
@@ -72,8 +77,11 @@ class Session:
     def allowed(self, number: int) -> tuple[Verdict, ...]:
         """The verdicts that an image can get; one that the job held back can be let out if it has pixels: not a file
         that cannot be decoded or is over a limit, but a photo whose scan, rendering or check failed."""
+        clip = self.images[number].row["media"] == CLIP  # a box would be a box of one frame
         if number not in self.lists["quarantined"]:
-            return ("confirmed", "mask", "withhold")
+            return ("confirmed", "withhold") if clip else ("confirmed", "mask", "withhold")
+        if clip:
+            return ("withhold",)
         return ("withhold", "release_masked") if self.images[number].size else ("withhold",)
 
     def carried_out(self, number: int) -> bool:
@@ -204,12 +212,15 @@ class Pictures:
                 self._loaded.pop(image.shard, None)
 
     def show(self, image: Image, kind: Literal["original", "released"]) -> bytes:
-        """A JPEG of the upright original, or of what the release holds; raises ImageProblem, StorageError."""
+        """A JPEG of the upright original, or of what the release holds, of a clip a strip; raises ImageProblem,
+        StorageError."""
         name = image.key if kind == "original" else str(image.row["output_sha256"])
         data = self._files(image.shard).get((kind, name))
         if data is None:
             raise ImageProblem(Reason.NO_IMAGE, "there is no image where it should be")
         limits = self.job.config.limits
+        if image.row["media"] == CLIP:
+            return encode(Strip(image.row).picture(data, limits), _SHEET, jpeg_quality=_QUALITY)
         picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
         return encode(picture.rgb, replace(picture.plain, format="JPEG", alpha=None), jpeg_quality=_QUALITY)
 
