@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origin
@@ -304,16 +305,21 @@ def _storage_key(name: str) -> Any:
     return typer.Option(key.flag, help=key.description)
 
 
+Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The release: a folder or s3:// prefix.")]
+EndpointUrl = Annotated[str | None, _storage_key("endpoint_url")]
+Region = Annotated[str | None, _storage_key("region")]
+RequesterPays = Annotated[bool, _storage_key("requester_pays")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read without credentials, as from a public bucket.")]
+
+
 @app.command()
 def verify(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The release: a folder or s3:// prefix.")],
+    output: Output,
     key: Annotated[str | None, typer.Option(metavar="HEX", help="The public key that must have signed it.")] = None,
-    endpoint_url: Annotated[str | None, _storage_key("endpoint_url")] = None,
-    region: Annotated[str | None, _storage_key("region")] = None,
-    requester_pays: Annotated[bool, _storage_key("requester_pays")] = False,
-    anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Read without credentials, as from a public bucket.")
-    ] = False,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    requester_pays: RequesterPays = False,
+    anonymous: Anonymous = False,
     against: Annotated[
         str | None, typer.Option(metavar="ORIGINALS", help="The input, to compare what lies outside the faces.")
     ] = None,
@@ -335,6 +341,27 @@ def verify(
 
             terminal.print_compared(compare_with_originals(output, against, options))
     raise typer.Exit(0 if found.audit_stands else EXIT_AUDIT_FAILED)
+
+
+@app.command()
+def export(
+    output: Output,
+    to: Annotated[str, typer.Option(help="coco, yolo, masks or csv.")],
+    into: Annotated[str, typer.Option(metavar="PLACE", help="The folder or s3:// prefix to write to.")],
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    requester_pays: RequesterPays = False,
+    anonymous: Anonymous = False,
+) -> None:
+    """Write a release's faces as labels for other tools, from its manifests: boxes, masks, and what became of each."""
+    from anonlib.storage import StorageOptions, open_storage
+    from anonlib.verification.export import export as write
+
+    options = StorageOptions(endpoint_url, region, requester_pays=requester_pays)
+    with terminal.guarded():
+        done = write(open_storage(output, replace(options, anonymous=anonymous)), open_storage(into, options), to)
+    without = f"; {done.left_out:,} without a picture, or clips, are left out" if done.left_out else ""
+    typer.echo(f"{done.faces:,} faces of {done.images:,} images are in {into}{without}")
 
 
 Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, or the name of one model.")]

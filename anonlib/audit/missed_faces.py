@@ -30,10 +30,9 @@ from anonlib.job import Job
 from anonlib.media.clip import frames_in
 from anonlib.media.codec import Picture, decode
 from anonlib.models.requirements import device_of
-from anonlib.synthesis.redact import GROW
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import release_store
-from anonlib.workspace.schemas import CLIP, QUARANTINED
+from anonlib.workspace.schemas import CLIP, GROW, QUARANTINED
 from anonlib.workspace.tables import Row
 
 SECOND_DETECTOR = "yuface"

@@ -30,9 +30,8 @@ from anonlib.audit.statistics import CONFIDENCE
 from anonlib.errors import ImageProblem, JobError, StorageError
 from anonlib.review.session import Session, why_not
 from anonlib.review.strip import Strip
-from anonlib.synthesis.redact import GROW
 from anonlib.workspace.decisions import Verdict
-from anonlib.workspace.schemas import CLIP
+from anonlib.workspace.schemas import CLIP, GROW
 from anonlib.workspace.secrets import release_name
 
 _SHOWN = ("box", "method", "fallback")

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.canonical import box_around
+from anonlib.workspace.schemas import GROW
 
 Redaction = Literal["fill", "solid", "blur", "pixelate"]
 
-GROW = (1.25, 1.35)
-"""How far the ellipse's axes reach over the box, sideways and up-down (METHODS: the hull at 1.25 x 1.35)."""
 GREY = 127
 """What a hole becomes that nothing lies around."""
 _BLUR_SHARE = 0.15

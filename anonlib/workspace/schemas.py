@@ -32,6 +32,8 @@ EXACT, REENCODED = "exact", "reencoded"
 """Whether a photo has the coefficients or pixels it came with, but for what was replaced, or was encoded anew."""
 FILLS = ("fill", "solid")
 """Methods that hide a face under an ellipse without a px of it: what other methods fall back to."""
+GROW = (1.25, 1.35)
+"""How far the axes of such an ellipse reach over the face's box, sideways and up-down."""
 ELLIPSES = (*FILLS, "review")
 """Fallbacks that are such an ellipse: the job's own, and a reviewer's."""
 LOT = "lot"

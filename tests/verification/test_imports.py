@@ -80,6 +80,7 @@ main()
     ("command", "code", "sentence"),
     [
         (["verify", "RELEASE"], 0, ""),
+        (["export", "RELEASE", "--to", "masks", "--into", "masks"], 0, ""),
         (["status", "--workspace", "nowhere"], 0, ""),
         (["run", "--input", "in", "--output", "out", "--workspace", "w"], 1, "pip install 'anonlib[run]'"),
         (["models", "list"], 1, "pip install 'anonlib[run]'"),
