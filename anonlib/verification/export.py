@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from anonlib.datasets.names import is_media
-from anonlib.errors import ConfigError, suggestion
+from anonlib.errors import ConfigError, require, suggestion
 from anonlib.storage import Storage
 from anonlib.storage.scratch import scratch
 from anonlib.verification import parsing
@@ -78,6 +78,8 @@ def export(release: Storage, into: Storage, target: str) -> Exported:
     if target not in TARGETS:
         raise ConfigError(f"there is no export to '{target}'; {suggestion(target, TARGETS)}")
     note = parsing.parsed(parsing.RunNote, whole(release, RUN_NOTE, parsing.MAX_NOTE), RUN_NOTE)
+    known = note.schema_version in parsing.MANIFEST_OF
+    require(known, f"the release is of schema version {note.schema_version}, which this anonlib does not know")
     with scratch() as folder:
         return TARGETS[target](_Release(release, note), into, folder)
 
