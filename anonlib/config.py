@@ -1,17 +1,15 @@
 """The job file: read once from YAML and flags, checked, frozen, and hashed into every run key.
 
 Each key is described once, where it is declared: the command line's flags and docs/job-file.md derive from here
-(`python -m anonlib.config docs/job-file.md`). Flags win over the file. What a run means is in the hash; where it runs
+(`python jobs/job_file.py`). Flags win over the file. What a run means is in the hash; where it runs
 (actors, GPUs, endpoints) is not, so that a laptop may finish what a cluster began. A secret is named here, never held.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -500,7 +498,7 @@ class Key:
 def keys(model: type[BaseModel] = JobConfig, section: str = "") -> Iterator[Key]:
     """All keys of the job file in the order of their declaration."""
     for name, field in model.model_fields.items():
-        path, kind = f"{section}.{name}".removeprefix("."), _without_none(field.annotation)
+        path, kind = f"{section}.{name}".removeprefix("."), without_none(field.annotation)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from keys(kind, path)
             continue
@@ -512,7 +510,7 @@ def keys(model: type[BaseModel] = JobConfig, section: str = "") -> Iterator[Key]
         yield Key(path, flag, value, many, field.is_required(), default, field.description or "")
 
 
-def _without_none(kind: Any) -> Any:
+def without_none(kind: Any) -> Any:
     """`X` of `X | None`."""
     return next(part for part in get_args(kind) if part is not NoneType) if NoneType in get_args(kind) else kind
 
@@ -524,37 +522,3 @@ def _flag(section: str, name: str, kind: Any) -> str:
     name = name.removesuffix("s") if get_origin(kind) is tuple else name
     flag = (f"{section}-{name}" if section in _PREFIXED else name).replace("_", "-")
     return f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-
-
-_GENERATED = "<!-- What follows is generated"
-
-
-def page(text: str) -> str:
-    """docs/job-file.md with the keys as they are now: all that follows the mark in its `text` is written anew."""
-    from anonlib.methods import choices_of
-
-    before, mark, after = text.partition(_GENERATED)
-    text = before + mark + after.partition("\n")[0] + "\n"
-    section = None
-    for key in keys():
-        of, _, name = key.path.rpartition(".")
-        if of != section:
-            section = of
-            model: Any = JobConfig
-            for part in filter(None, section.split(".")):
-                model = _without_none(model.model_fields[part].annotation)
-            about = f"{inspect.cleandoc(model.__doc__)}\n\n" if section else ""
-            text += f"\n## {f'`{section}`' if section else 'Without a section'}\n\n{about}"
-            text += "| key | flag | default | |\n|---|---|---|---|\n"
-        shown = json.dumps(key.default) if isinstance(key.default, bool) else key.default
-        default = "required" if key.required else "" if shown in (None, (), {}) else f"`{shown}`"
-        literals = get_args(key.type) if get_origin(key.type) is Literal else ()
-        choices = ", ".join(f"`{choice}`" for choice in choices_of(key.path) or literals)
-        described = f"{choices}. {key.description}" if choices else key.description
-        text += f"| `{name}` | {f'`{key.flag}`' if key.flag else ''} | {default} | {described} |\n"
-    return text
-
-
-if __name__ == "__main__":
-    job_file = Path(sys.argv[1])
-    job_file.write_text(page(job_file.read_text()))

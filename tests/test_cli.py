@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from anonlib.audit.findings import Figure
 from anonlib.cli import app
-from anonlib.config import JobConfig, keys, page
+from anonlib.config import JobConfig, keys
 from anonlib.terminal import attack_table, disclosure_table, policy_rows, short
 from tests.support import photos
 from tests.support.findings import report, unmeasured
+from tests.support.jobs import script
 from tests.support.runs import contents, job
 
 HEAVY = ("torch", "ray", "cv2", "pyarrow", "faiss", "scipy", "openvino", "onnxruntime", "boto3")
@@ -65,7 +66,7 @@ def test_every_key_is_described_and_on_its_page_and_but_for_a_mapping_has_a_flag
     flags = [flag for key in found if key.flag for flag in key.flag.split("/")]
     assert len(set(flags)) == len(flags)
     text = (Path(__file__).parents[1] / "docs" / "job-file.md").read_text()
-    assert page(text) == text, "run python -m anonlib.config docs/job-file.md"
+    assert script("job_file").page(text) == text, "run python jobs/job_file.py"
     assert {"--input", "--method", "--k", "--detector-side", "--keep-field", "--max-mpx", "--no-rekey"} <= set(flags)
 
 

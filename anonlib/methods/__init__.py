@@ -66,11 +66,6 @@ def _not_one_of(key: str, value: object, names: Iterable[str]) -> ValidationErro
     )
 
 
-def choices_of(key: str) -> tuple[str, ...]:
-    """The values that a key of the job file may have, where its methods or textures say so."""
-    return {"method.name": tuple(METHODS), "method.texture": tuple(TEXTURES)}.get(key, ())
-
-
 def method_of(settings: MethodConfig, files: Mapping[str, bytes] | None = None, device: str = "cpu") -> Method:
     """The method of these settings."""
     return METHODS[settings.name](settings, files, device)

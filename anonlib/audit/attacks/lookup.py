@@ -1,8 +1,7 @@
-"""Look-ups by a ready-made recognizer: naive, parrot, context, averaging, open set, pairs, and donors of a surrogate.
+"""Look-ups by a ready-made recognizer: naive, parrot, context, averaging, open set, and donors of a surrogate.
 
 Naive (an anonymized photo against clear ones) and parrot (against photos anonymized the same way) are those of Newton
-et al. 2005 (k-Same, IEEE TKDE 17(2)). An open set is that of ISO/IEC 19795-1, pairs are the protocol of LFW (Huang et
-al. 2007, view 2).
+et al. 2005 (k-Same, IEEE TKDE 17(2)). An open set is that of ISO/IEC 19795-1.
 """
 
 from __future__ import annotations
@@ -13,21 +12,13 @@ import numpy as np
 
 from anonlib.audit.attacks import similarity
 from anonlib.audit.attacks.base import Attacker, Material
-from anonlib.audit.attacks.similarity import (
-    FAR,
-    Score,
-    Scores,
-    accepted_at,
-    dot,
-    found_within,
-)
+from anonlib.audit.attacks.similarity import FAR, Score, Scores, accepted_at, dot, found_within
 from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED
 from anonlib.audit.findings import Attack
 from anonlib.audit.statistics import Numbers
 
 FPIR = 0.01
 """The share of searches for people who are not enrolled that may find somebody: open sets are reported at it."""
-_FOLDS = 10
 
 
 def naive(material: Material) -> Iterator[Attack]:
@@ -97,32 +88,6 @@ def open_set(material: Material) -> Iterator[Attack]:
             found = (best >= similarity.threshold_at_far(best[~asked], FPIR)) & (first == attacker.who)
             hits[look] = np.where(asked, found, np.nan)
         yield attacker.attack("open set", f"found at FPIR {FPIR:g}", hits, FPIR / int(enrolled.sum()))
-
-
-def pairs(material: Material) -> Iterator[Attack]:
-    """Whether a released and a clear photo are of one person: as many pairs of two people, in ten folds of people; each
-    fold is told by the cosine that tells the other nine best."""
-    for attacker in material.attackers:
-        people, person = np.unique(attacker.who, return_inverse=True)
-        fold = (np.random.default_rng(attacker.seed).permutation(len(people)) % _FOLDS)[person]
-        other = attacker.right.copy()
-        for number in np.unique(fold):
-            # Sorted by person, a step as long as the most photos of one leads to somebody else.
-            rows = np.flatnonzero(fold == number)[np.argsort(person[fold == number], kind="stable")]
-            other[rows] = np.roll(attacker.right[rows], int(np.bincount(person[rows]).max()))
-        asked, told = attacker.right != other, {}
-        for look, vectors in attacker.vectors.items():
-            probes = vectors[attacker.probe]
-            same, two = (np.einsum("ij,ij->i", probes, attacker.clear[mates]) for mates in (attacker.right, other))
-            told[look] = np.full(len(fold), np.nan)
-            for number in np.unique(fold):
-                known, judged = asked & (fold != number), asked & (fold == number)
-                if known.any():
-                    limits = np.sort(np.concatenate([same[known], two[known]]))
-                    refused, kept = (np.searchsorted(np.sort(cosines[known]), limits) for cosines in (two, same))
-                    limit = limits[(refused - kept).argmax()]
-                    told[look][judged] = ((same[judged] >= limit) * 1.0 + (two[judged] < limit)) / 2
-        yield attacker.attack("pairs", "accuracy", told, 0.5)
 
 
 def donors(material: Material) -> Iterator[Attack]:

@@ -10,13 +10,13 @@ from anonlib.audit.attacks.certificate import certificate
 from anonlib.audit.attacks.guess import guess
 from anonlib.audit.attacks.intersect import intersect
 from anonlib.audit.attacks.linkage import linkage
-from anonlib.audit.attacks.lookup import averaging, context, donors, naive, open_set, pairs, parrot
+from anonlib.audit.attacks.lookup import averaging, context, donors, naive, open_set, parrot
 from anonlib.audit.attacks.manifest import manifest
 from anonlib.audit.findings import Attack, Disclosure
 
 ON_PICTURES: dict[str, RunAttack] = {
     attack.__name__.replace("_", " "): attack
-    for attack in (naive, parrot, context, averaging, open_set, pairs, linkage, donors)
+    for attack in (naive, parrot, context, averaging, open_set, linkage, donors)
 }
 """Attacks that compare photos, and read none of the release's records."""
 ON_RECORDS: dict[str, RunAttack] = {attack.__name__: attack for attack in (certificate, manifest, guess, intersect)}

@@ -46,8 +46,8 @@ def test_a_release_of_the_originals_is_as_bad_as_the_originals_beside_every_base
         assert attack.released == attack.baselines["clear"] == attack.baselines["blur"]
         assert held(attack.released)[0] > 0.99
         assert held(attack.identity)[1] > 0.5
-    for name in ("open set, found at FPIR 0.01", "pairs, accuracy"):
-        assert held(found[name].released)[0] > 0.95 and held(found[name].identity)[1] > 0.3
+    open_set = found["open set, found at FPIR 0.01"]
+    assert held(open_set.released)[0] > 0.95 and held(open_set.identity)[1] > 0.3
     assert found["naive, rank-1"].released.count == 240
     assert found["naive, rank-1"].released.chance == pytest.approx(1 / 60)
     assert found["parrot, rank-1 within the class"].released.chance == pytest.approx(1 / 5)
@@ -63,7 +63,6 @@ def test_a_release_of_noise_gives_chance() -> None:
         assert chance is not None and low <= chance <= high, name
     assert held(found["naive, TAR"].released)[0] < 0.02
     assert held(found["open set, found at FPIR 0.01"].released)[0] < 0.05
-    assert held(found["pairs, accuracy"].released)[0] == pytest.approx(0.5, abs=0.06)
 
 
 def test_faces_that_all_look_alike_are_guessed_and_exceed_nothing() -> None:
