@@ -84,6 +84,36 @@ class FaceMesh:
             Meshes(*(column[start:stop] for column in (meshes, presence, eyes))) for start, stop in pairwise(bounds)
         ]
 
+    def follow(
+        self,
+        image: NDArray[np.uint8],
+        faces: Regions,
+        before: Sequence[NDArray[np.float32] | None],
+        again: NDArray[np.bool_],
+    ) -> Meshes:
+        """The meshes of one frame's faces, each with its mesh `before` (468, 3) in the last frame, which is the best
+        first view. A face without one, or that it does not fit, is fitted as in a photo where `again` (n,) says so.
+
+        Where nothing was found (score 0) the landmarks are guessed, and only the box counts.
+        """
+        points, presence = np.zeros((len(faces), MESH_POINTS, 3), np.float32), np.zeros(len(faces), np.float32)
+        eyes = np.full((len(faces), EYES), np.nan, np.float32)
+        known = [(row, from_mesh(mesh)) for row, mesh in enumerate(before) if mesh is not None]
+        looked = self._look([image] * len(known), [view for _, view in known]) if known else ((), ())
+        for (row, _), mesh, score in zip(known, *looked, strict=True):
+            landmarks = faces.landmarks[row] if faces.scores[row] else five_points(mesh)
+            if score >= MIN_PRESENCE and lies_on(mesh, faces.boxes[row], landmarks):
+                points[row], presence[row] = mesh, score
+        fits = np.flatnonzero(presence > 0)
+        if self.eyes and len(fits):
+            refined = [points[row] for row in fits]
+            eyes[fits] = self.eyes.refine([image] * len(fits), refined)
+        left = (presence == 0) & again
+        if left.any():
+            (found,) = self.fit([image], [faces.rows(left)])
+            points[left], presence[left], eyes[left] = found
+        return Meshes(points, presence, eyes)
+
     def _look(self, images: Images, views: Sequence[align.Affine]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Meshes (n, 468, 3) px of the images and presence (n,), as the network sees them in one view each."""
         crops = np.stack([align.crop(image, matrix, SIZE) for image, matrix in zip(images, views, strict=True)])

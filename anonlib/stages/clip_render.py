@@ -36,6 +36,7 @@ Floats = NDArray[np.float32]
 CHECKED = 0.5
 """Seconds between two frames of a track that are checked, beside its ends and its best."""
 _BRIDGED = 0.25  # seconds without a mesh that are interpolated, and with one that are too few to be shown
+_EVERY = 3  # frames: after so many without a mesh a face is sought in every third
 _MESH = MESH_POINTS * 3
 
 
@@ -127,19 +128,24 @@ class ClipRenderer:
         """Meshes of every frame, looked for where the tracks have their landmarks."""
         meshes, mean = TrackMeshes(file, clip.tracks, float(clip.info.rate)), shape_model().mean
         replaced = [(number, track) for number, track in enumerate(clip.tracks) if clip.faces[number].tries]
-        for window in read_frames(path_of(clip.sample), self.job.limits):
-            here = [[(n, track) for n, track in replaced if frame.index in track.frames] for frame in window]
-            places = [
-                together([track.at(frame.index) for _, track in of_frame])
-                for frame, of_frame in zip(window, here, strict=True)
-            ]
+        last: dict[int, Floats | None] = {}
+        missed = Counter[int]()
+        for frame in (frame for window in read_frames(path_of(clip.sample), self.job.limits) for frame in window):
+            here = [(number, track) for number, track in replaced if frame.index in track.frames]
+            if not here:
+                continue
             with current().timed("describe"):
-                fitted = mesh.fit([frame.rgb for frame in window], places)
-            for frame, of_frame, found in zip(window, here, fitted, strict=True):
-                for (n, track), points, presence, eyes in zip(of_frame, *found, strict=True):
-                    usable = presence >= MIN_PRESENCE and abs(pose_of(points, mean).angles()[0]) <= MAX_YAW
-                    row = np.concatenate([points.ravel(), eyes])
-                    meshes.of(n)[frame.index - track.first] = row if usable else np.nan
+                regions = together([track.at(frame.index) for _, track in here])
+                known = [last.get(number) for number, _ in here]
+                again = [missed[number] < _EVERY or frame.index % _EVERY == 0 for number, _ in here]
+                found = mesh.follow(frame.rgb, regions, known, np.array(again))
+            for (number, track), points, presence, eyes in zip(here, *found, strict=True):
+                fits = presence >= MIN_PRESENCE
+                last[number] = points if fits else None
+                missed[number] = 0 if fits else missed[number] + 1
+                usable = fits and abs(pose_of(points, mean).angles()[0]) <= MAX_YAW
+                row = np.concatenate([points.ravel(), eyes])
+                meshes.of(number)[frame.index - track.first] = row if usable else np.nan
         meshes.finish()
         return meshes
 

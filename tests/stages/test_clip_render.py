@@ -1,0 +1,66 @@
+"""Meshes of a track are followed, bridged where they are missing for a moment, and smooth; one surrogate a track."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anonlib.faces.track import Track
+from anonlib.stages.clip_render import TrackMeshes, runs
+from anonlib.workspace.schemas import EYES, MESH_POINTS
+
+RATE = 20.0
+BRIDGED = 5  # frames of a quarter of a second
+
+
+def meshes(folder: Path, shown: list[bool], *, jitter: float = 0.0) -> TrackMeshes:
+    """The meshes of one track that moves by 2 px a frame, with some frames without one."""
+    frames = len(shown)
+    track = Track.still(np.array([0, 0, 40, 40], np.float32), frames)
+    held = TrackMeshes(folder / "meshes", [track], RATE)
+    noise = np.random.default_rng(0).normal(0, jitter, (frames, 1)) if jitter else np.zeros((frames, 1))
+    rows = 2.0 * np.arange(frames)[:, None] + noise + np.zeros((frames, MESH_POINTS * 3 + EYES))
+    held.of(0)[:] = np.where(np.array(shown)[:, None], rows, np.nan)
+    held.finish()
+    return held
+
+
+def test_a_short_gap_is_bridged_and_a_long_one_is_not(tmp_path: Path) -> None:
+    shown = [True] * 20 + [False] * BRIDGED + [True] * 20 + [False] * (BRIDGED + 1) + [True] * 20
+    held = meshes(tmp_path, shown)
+    assert held.shown(0) == [*range(45), *range(45 + BRIDGED + 1, len(shown))]
+    mesh, gaze = held.at(0, 22) or pytest.fail("no mesh")
+    assert mesh[0, 0] == pytest.approx(44, abs=1e-3) and gaze.shape == (EYES,)
+    assert held.at(0, 46) is None
+
+
+def test_what_shows_for_less_than_a_quarter_of_a_second_is_hidden(tmp_path: Path) -> None:
+    shown = [False] * 20 + [True] * BRIDGED + [False] * 20
+    assert meshes(tmp_path, shown).shown(0) == []
+
+
+def test_a_track_of_few_frames_that_all_have_a_mesh_shows_it(tmp_path: Path) -> None:
+    assert meshes(tmp_path, [True] * 3).shown(0) == [0, 1, 2]
+
+
+def test_meshes_are_smooth_and_not_late(tmp_path: Path) -> None:
+    held = meshes(tmp_path, [True] * 60, jitter=1.0)
+    smooth = np.array([(held.at(0, frame) or pytest.fail("no mesh"))[0][0, 0] for frame in range(60)])
+    raw = held.of(0)[:, 0]
+    truth = 2.0 * np.arange(60)
+    assert np.diff(smooth - truth).std() < 0.5 * np.diff(raw - truth).std()
+    assert abs((smooth - truth).mean()) < 0.3
+
+
+def test_an_eye_that_is_hidden_in_a_frame_has_the_gaze_of_its_neighbours(tmp_path: Path) -> None:
+    held = meshes(tmp_path, [True] * 20)
+    held.of(0)[10, MESH_POINTS * 3 :] = np.nan
+    _, gaze = held.at(0, 10) or pytest.fail("no mesh")
+    assert gaze == pytest.approx([20] * EYES, abs=0.5)
+
+
+def test_runs_are_where_a_mask_is_true() -> None:
+    assert runs(np.array([True, True, False, True])) == [(0, 2), (3, 4)]
+    assert runs(np.zeros(3, np.bool_)) == []
