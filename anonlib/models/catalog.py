@@ -17,7 +17,7 @@ PIPELINE_RECOGNIZER = "dlib-resnet"
 """The one that describes faces; what is decoded from its vectors is not judged by it alone."""
 SECOND_RECOGNIZER = "faceres"
 """Helps to tell people apart where there are no labels; no face is made of its vectors."""
-VERIFIERS = ("faceres",)
+VERIFIERS = (SECOND_RECOGNIZER,)
 """Recognizers from which no face is made, so that an output is judged by one it was not made with."""
 MESH_MODELS = ("facemesh", "iris")
 """What a clip's faces are followed with from frame to frame."""

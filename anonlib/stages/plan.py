@@ -57,6 +57,7 @@ ASSIGNED = (
     "mesh",
     "expression",
     "gaze",
+    "second",
     "presence",
     "yaw",
     "bare",

@@ -1,7 +1,7 @@
 """A photo and its faces on their way through `render`, and the second look at what came out.
 
-The look is by recognizers that the method did not use, at cosine thresholds of FAR 1e-3; the source is embedded from
-the original pixels at the same five points. For a method that claims k or epsilon its answer is only written down: a
+The look is by a recognizer that the method did not use, at its cosine threshold of FAR 1e-3; the scan has seen the
+source with it, at the same five points. For a method that claims k or epsilon its answer is only written down: a
 face that is refused for looking like its surrogate would tell, by being refused, that it does. Such a method is held
 against a renderer that fails instead: the px of the source must be gone.
 """
@@ -29,7 +29,7 @@ from anonlib.faces.track import Track
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
 from anonlib.methods.base import released_digest
-from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
+from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
 from anonlib.models.requirements import ModelBytes, device_of, load
 from anonlib.privacy.keys import Keyring
 from anonlib.synthesis.base import IdentityDraw
@@ -76,6 +76,11 @@ class FaceState:
     @property
     def happy(self) -> float:
         return happiness(self.planned["expression"])
+
+    @property
+    def second(self) -> NDArray[np.float32]:
+        """What SECOND_RECOGNIZER sees of the source, unit (d,)."""
+        return np.array(self.planned["second"], np.float32)
 
     @property
     def gaze(self) -> NDArray[np.float32]:
@@ -194,34 +199,26 @@ class PlannedSurrogates:
 
 
 class OutputRecheck:
-    """Verifying recognizers and the detector, loaded once; `near`: the method's own condition on outputs (n, d)."""
+    """SECOND_RECOGNIZER and the detector, loaded once; `near`: the method's own condition on outputs (n, d)."""
 
     def __init__(
         self, job: JobConfig, models: ModelBytes, near: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None
     ) -> None:
-        self.recognizers = [Recognizer(name, load(models, name, job)) for name in VERIFIERS]
+        self.recognizer = Recognizer(SECOND_RECOGNIZER, load(models, SECOND_RECOGNIZER, job))
         self.detector = open_detector(job.detector.searching, models, side=_VIEW, device=device_of(job))
         self._near = near
         self._described_by = near and Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
 
     def check(self, faces: Pairs) -> Pairs:
         """Fill in each face's findings; returns those that still match their source."""
-        points = [five_points(face.mesh) for _, face in faces]
-        for _, face in faces:
-            face.findings = []
-        matching = set()
-        for recognizer in self.recognizers:
-            before = recognizer.embed([photo.rgb for photo, _ in faces], points)
-            after = recognizer.embed([photo.out for photo, _ in faces], points)
-            threshold = THRESHOLDS[recognizer.name]
-            for number, similarity in enumerate((before * after).sum(axis=1).tolist()):
-                finding = {"recognizer": recognizer.name, "to_source": similarity, "threshold": threshold}
-                faces[number][1].findings.append(finding)
-                if similarity >= threshold:
-                    matching.add(number)
-        for (_, face), seen in zip(faces, self._seen(faces), strict=True):
+        name, threshold = self.recognizer.name, THRESHOLDS[self.recognizer.name]
+        before = np.stack([face.second for _, face in faces])
+        after = self.recognizer.embed([photo.out for photo, _ in faces], [five_points(face.mesh) for _, face in faces])
+        alike = (before * after).sum(axis=1).tolist()
+        for (_, face), seen, to_source in zip(faces, self._seen(faces), alike, strict=True):
             face.detected_again = seen
-        return [faces[number] for number in sorted(matching)]
+            face.findings = [{"recognizer": name, "to_source": to_source, "threshold": threshold}]
+        return [pair for pair, to_source in zip(faces, alike, strict=True) if to_source >= threshold]
 
     def near_a_subject(self, faces: Pairs) -> Pairs:
         """The faces whose output comes near any subject, their own included, if the method rules that out."""

@@ -27,7 +27,6 @@ EYE_SPAN = 0.255
 """The eyes' distance, of the frame's side."""
 _EYE_LINE = 0.445
 _MOUTH_GAP = 0.22
-_FAR = -1e4  # where cv2.remap reads its border
 _SLIVER = 4.0  # a triangle over which the frame changes so many times faster than over the whole face
 
 
@@ -243,11 +242,11 @@ class CanonicalFrame:
         across = ((q - p) * (c - a)[:, 1:] - (r - p) * (b - a)[:, 1:]) * inverse
         down = ((r - p) * (b - a)[:, :1] - (q - p) * (c - a)[:, :1]) * inverse
         start = p - across * a[:, :1] - down * a[:, 1:]
-        # Number -1 is the last, far outside the frame. Both coordinates are taken at once, as one complex number.
+        # Number -1 is the last, at the corner of the frame. Both coordinates are taken at once, as one complex number.
         chosen = index.astype(np.intp)
         grid, by_row, offset = (
-            np.append(part, [[last, last]], axis=0).astype(np.float32).view(np.complex64)[chosen, 0].view(np.float32)
-            for part, last in ((across, 0.0), (down, 0.0), (start, _FAR))
+            np.append(part, [[0.0, 0.0]], axis=0).astype(np.float32).view(np.complex64)[chosen, 0].view(np.float32)
+            for part in (across, down, start)
         )
         grid *= np.repeat(np.arange(width, dtype=np.float32), 2)
         by_row *= np.arange(height, dtype=np.float32)[:, None]

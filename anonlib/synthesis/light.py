@@ -55,12 +55,14 @@ _NOT_SKIN = (
 
 def to_log(texture: Floats) -> Floats:
     """0-255 -> log space."""
-    return np.asarray(np.log(texture + _FLOOR), np.float32)
+    return np.asarray(cv2.log(np.float32(_FLOOR) + texture), np.float32).reshape(texture.shape)
 
 
 def from_log(values: Floats) -> Floats:
     """Log space -> 0-255, clipped."""
-    return np.clip(np.exp(values) - _FLOOR, 0.0, 255.0).astype(np.float32)
+    out = np.asarray(cv2.exp(values), np.float32).reshape(values.shape)
+    out -= _FLOOR
+    return np.clip(out, 0.0, 255.0, out=out)
 
 
 def furthest(residual: Floats) -> Floats:
@@ -71,8 +73,7 @@ def furthest(residual: Floats) -> Floats:
 
 def brightness_of(residual: Floats) -> Floats:
     """The mean of the channels, (h, w, 3) -> (h, w)."""
-    red, green, blue = cv2.split(residual)
-    return np.asarray((red + green + blue) / 3, np.float32)
+    return np.asarray(cv2.transform(residual, np.full((1, 3), 1 / 3)), np.float32)
 
 
 @cache
@@ -141,7 +142,8 @@ class Light:
 
     def field(self, step: int = 1) -> Floats:
         """The light at every step-th px (S/step, S/step, 3), log."""
-        return np.asarray(_basis()[::step, ::step] @ self.coefficients, np.float32)
+        side = SIZE // step
+        return (_basis(step) @ self.coefficients.astype(np.float32)).reshape(side, side, 3)
 
     @property
     def tone(self) -> float:
@@ -152,24 +154,24 @@ class Light:
 def fit_light(coarse: Floats, weight: Floats) -> Light:
     """The light of a log texture taken at every STEP-th px, (s, s, 3), where `weight` (s, s) >= 0 says what is seen.
     The middle of the face says what skin is, so that a cap or a scarf at the rim stays an outlier."""
-    region = skin_region()[::STEP, ::STEP]
-    basis = _basis()[::STEP, ::STEP][region]
-    values = coarse[region].astype(np.float64)
+    region, basis, central = _fitted()
+    values = np.ascontiguousarray(coarse[region].T, np.float64)
     base = weight[region].astype(np.float64) + 1e-6
     seen = base > 1e-3
-    skin = seen & middle()[::STEP, ::STEP][region]
+    skin = seen & central
     skin = skin if int(skin.sum()) >= _LEAST else seen
     # All channels together decide what is an outlier, from the median outwards: dark hair must not win the first round.
-    residual = np.abs(values - np.median(values[skin], axis=0)).max(axis=1) if skin.any() else np.zeros(len(values))
+    start = np.median(values[:, skin], axis=1)[:, None] if skin.any() else values
+    residual = np.abs(values - start).max(axis=0)
     for stiff, shine in zip(_STIFF, _SHINE, strict=True):
-        spread = float(np.clip(SPREAD * np.median(residual[skin]), *_SPREADS)) if skin.any() else 0.1
-        # Tukey's biweight of each px (n,), then ridge regression of the channels (n, 3) on the monomials (n, 10).
-        robust = base * np.clip(1 - (residual / (2 * _TUKEY * min(spread, STRICT))) ** 2, 0, None) ** 2
-        weighted = basis * robust[:, None]
-        normal = basis.T @ weighted + stiff * _RIDGE * max(float(robust.sum()), 1.0) * _PENALTY
-        coefficients = np.asarray(np.linalg.solve(normal, weighted.T @ values), np.float64)
-        over = values - basis @ coefficients
-        residual = np.abs(over).max(axis=1) * np.where(over.mean(axis=1) > 0, shine, 1.0)
+        spread = min(max(SPREAD * float(np.median(residual[skin])), _SPREADS[0]), _SPREADS[1]) if skin.any() else 0.1
+        # Tukey's biweight of each px (n,), then ridge regression of the channels (3, n) on the monomials (10, n).
+        robust = base * np.maximum(1 - (residual / (2 * _TUKEY * min(spread, STRICT))) ** 2, 0) ** 2
+        weighted = basis * robust
+        normal = weighted @ basis.T + stiff * _RIDGE * max(float(robust.sum()), 1.0) * _PENALTY
+        coefficients = np.asarray(np.linalg.solve(normal, weighted @ values.T), np.float64)
+        over = values - coefficients.T @ basis
+        residual = np.abs(over).max(axis=0) * np.where(over.sum(axis=0) > 0, shine, 1.0)
     clarity = float((residual[seen] < _CLEAR).mean()) if seen.any() else 0.0
     return Light(coefficients, spread, clarity)
 
@@ -193,13 +195,20 @@ def shade_of(residual: Floats) -> Floats:
 
 
 @cache
-def _basis() -> NDArray[np.float64]:
-    """Monomials to degree 3 (S, S, 10), read at the nearest place of the skin."""
+def _basis(step: int) -> Floats:
+    """Monomials to degree 3 at every step-th px, (S^2/step^2, 10), read at the nearest place of the skin."""
     region = canonical_frame().polygon(topology.OVAL, 0.94)
     rows, columns = distance_transform_edt(~region, return_distances=False, return_indices=True)
     smooth = [cv2.GaussianBlur(axis.astype(np.float64), (0, 0), 6) for axis in (columns, rows)]
-    x, y = (2.0 * axis / SIZE - 1.0 for axis in smooth)
-    return np.stack([x**i * y**j for i, j in _POWERS], axis=-1)
+    x, y = (2.0 * axis[::step, ::step].ravel() / SIZE - 1.0 for axis in smooth)
+    return np.stack([x**i * y**j for i, j in _POWERS], axis=-1).astype(np.float32)
+
+
+@cache
+def _fitted() -> tuple[Mask, NDArray[np.float64], Mask]:
+    """Which coarse px (s, s) are skin, and of these, (n,): the monomials (10, n), and which are of the middle."""
+    region = skin_region()[::STEP, ::STEP]
+    return region, _basis(STEP)[region.ravel()].T.astype(np.float64), middle()[::STEP, ::STEP][region]
 
 
 def _hull_of(points: Floats, grow: float) -> Mask:

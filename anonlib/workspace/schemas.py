@@ -149,6 +149,7 @@ ASSIGNMENTS = pa.schema(
         ("expression", _floats(len(EXPRESSIONS))),
         ("gaze", _floats(EYES)),
         ("track", TRACK),
+        ("second", pa.list_(pa.float16(), SECOND_DIM)),
     ]
 )
 ACCOUNTS = pa.schema(

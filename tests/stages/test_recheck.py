@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.faces.mesh import FaceMesh
+from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
@@ -31,6 +31,7 @@ class Photo:
 class Face:
     box: NDArray[np.float32]
     mesh: NDArray[np.float32]
+    second: NDArray[np.float32]
     findings: list[dict[str, Any]] = field(default_factory=list)
     detected_again: bool | None = None
 
@@ -42,10 +43,11 @@ def test_a_face_matches_itself_and_not_what_covers_it(tmp_path_factory: pytest.T
     pixels = [photos.astronaut(), *(shot for _, shot in photos.people(2, 1))]
     found = CenterFaceDetector(load_engine(model_bytes("centerface")), side=640, score=0.4).detect(pixels)
     meshes = FaceMesh(load_engine(model_bytes("facemesh"))).fit(pixels, found)
-    faces = [Face(boxes.boxes[0], mesh.points[0]) for boxes, mesh in zip(found, meshes, strict=True)]
+    second = checker.recognizer.embed(pixels, [five_points(mesh.points[0]) for mesh in meshes])
+    faces = [Face(boxes.boxes[0], mesh.points[0], own) for boxes, mesh, own in zip(found, meshes, second, strict=True)]
 
     def checked(outputs: list[photos.Pixels]) -> tuple[list[bool], list[float]]:
-        """Which faces still match, and how alike the first recognizer finds each to its source."""
+        """Which faces still match, and how alike the recognizer finds each to its source."""
         pairs: Any = [(Photo(*shots), face) for *shots, face in zip(pixels, outputs, faces, strict=True)]
         matching = {id(face) for _, face in checker.check(pairs)}
         together = [face.findings[0]["to_source"] for face in faces]
