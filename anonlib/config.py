@@ -318,6 +318,10 @@ class JobConfig(_Frozen):
         "`reencode` writes every photo anew, upright and with `jpeg_quality`.",
         "exact",
     )
+    mark: bool = _key(
+        "Photos with a drawn face say so in a fixed packet of XMP (IPTC's compositeWithTrainedAlgorithmicMedia).",
+        True,
+    )
     jpeg_quality: int = _key("Quality of JPEGs that are encoded anew without tables of their own.", 92, ge=50, le=100)
     accept_licences: tuple[str, ...] = _key("Models whose non-commercial licence you accept.", ())
     clip: ClipConfig = ClipConfig()

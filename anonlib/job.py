@@ -306,7 +306,7 @@ class Job:
     def _run_key(self, plan: Plan) -> str:
         store = layout.plan_store(self.stores, plan.key)
         surrogates = store.block_markers(plan.blocks)
-        outputs = ("fallback", "keep_fields", "rekey", "outside", "jpeg_quality", "clip")
+        outputs = ("fallback", "keep_fields", "rekey", "outside", "mark", "jpeg_quality", "clip")
         parts = self.config.digest("method", *outputs, "limits", "detector")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [plan.digest, self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]

@@ -22,6 +22,7 @@ from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.linkage import linkage_of_releases
 from anonlib.audit.attacks.suite import ON_RECORDS, RECORDS_ALONE, WITH_PICTURES, attack_pictures
 from anonlib.audit.attacks.suite import attack_records as run_on_records
+from anonlib.audit.card import CARD, dataset_card
 from anonlib.audit.croissant import CROISSANT, describe
 from anonlib.audit.evidence.gather import QUICK, Report, gather, looks_store
 from anonlib.audit.evidence.observe import LOOKED_WITH
@@ -170,13 +171,15 @@ def _measured(
 def _publish(job: Job, report: AuditReport, seed: int) -> None:
     examples = draw_examples(job.config, job.dataset.format, seed=seed) if report.counts.faces else []
     page = write_html(report, examples)
+    croissant = describe(report, job.config, job.stores.release, job.dataset.format)
     schema = json.dumps(AuditReport.model_json_schema(), indent=1, sort_keys=True)
     files = {
         "report.json": f"{report.model_dump_json(indent=2)}\n".encode(),
         "report.schema.json": f"{schema}\n".encode(),
         "report.html": page.encode(),
         "report.pdf": write_pdf(page),
-        CROISSANT: json_bytes(describe(report, job.config, job.stores.release, job.dataset.format)),
+        CROISSANT: json_bytes(croissant),
+        CARD: dataset_card(report, croissant, job.dataset.format).encode(),
     }
     failed = [line.name for line in report.gate.failed]
     publish_audit(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)

@@ -83,25 +83,25 @@ class Frame:
         """The same scans under headers of ours: Exif's orientation, 1 for none, and a colour `profile` or none."""
         parts = [b"\xff\xd8"]
         if self.jfif:
-            parts.append(_segment(0xE0, _JFIF))
+            parts.append(segment(0xE0, _JFIF))
         if orientation != 1:
-            parts.append(_segment(0xE1, exif(orientation)))
+            parts.append(segment(0xE1, exif(orientation)))
         if profile:
-            parts.append(_segment(0xE2, b"ICC_PROFILE\x00\x01\x01" + profile))
+            parts.append(segment(0xE2, b"ICC_PROFILE\x00\x01\x01" + profile))
         if self.adobe is not None:
-            parts.append(_segment(0xEE, ADOBE + bytes([self.adobe])))
-        parts += [_segment(_DQT, self.quantization[number]) for number in sorted({c.table for c in self.components})]
-        parts.append(_segment(self.marker, self.header))
+            parts.append(segment(0xEE, ADOBE + bytes([self.adobe])))
+        parts += [segment(_DQT, self.quantization[number]) for number in sorted({c.table for c in self.components})]
+        parts.append(segment(self.marker, self.header))
         written: dict[int, bytes] = {}
         restart = b"\x00\x00"
         for scan in self.scans:
             if scan.restart != restart:
-                parts.append(_segment(_DRI, restart := scan.restart))
+                parts.append(segment(_DRI, restart := scan.restart))
             for table in scan.tables:
                 if written.get(table[0]) != table:
-                    parts.append(_segment(_DHT, table))
+                    parts.append(segment(_DHT, table))
                     written[table[0]] = table
-            parts += [_segment(_SOS, scan.header), self.file[scan.data]]
+            parts += [segment(_SOS, scan.header), self.file[scan.data]]
         return b"".join([*parts, b"\xff\xd9"])
 
 
@@ -148,7 +148,7 @@ def exif(orientation: int) -> bytes:
     return b"Exif\x00\x00" + b"MM\x00\x2a\x00\x00\x00\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
 
 
-def _segment(marker: int, body: bytes) -> bytes:
+def segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 from anonlib.errors import NotExact
 from anonlib.media.jpeg import exif
 
+HEADER_END = 33
+"""Where a PNG's first chunk, IHDR, ends."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _GREY, _COLOURS, _PALETTE = 0, 2, 3
@@ -31,16 +33,16 @@ def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
     Raises NotExact where the file's chunks are not as the standard has them.
     """
     header, palette, kept, data = _read(file)
-    parts = [_SIGNATURE, _chunk(b"IHDR", header)]
+    parts = [_SIGNATURE, chunk(b"IHDR", header)]
     if profile:
-        parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile, 0)))
-    parts += [_chunk(b"sRGB", kept[b"sRGB"])] if b"sRGB" in kept and not profile else []
+        parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile, 0)))
+    parts += [chunk(b"sRGB", kept[b"sRGB"])] if b"sRGB" in kept and not profile else []
     if orientation != 1:
-        parts.append(_chunk(b"eXIf", exif(orientation)[6:]))
+        parts.append(chunk(b"eXIf", exif(orientation)[6:]))
     if palette:
-        parts.append(_chunk(b"PLTE", palette))
-    parts += [_chunk(b"tRNS", kept[b"tRNS"])] if b"tRNS" in kept else []
-    return b"".join([*parts, _chunk(b"IDAT", data), _chunk(b"IEND", b"")])
+        parts.append(chunk(b"PLTE", palette))
+    parts += [chunk(b"tRNS", kept[b"tRNS"])] if b"tRNS" in kept else []
+    return b"".join([*parts, chunk(b"IDAT", data), chunk(b"IEND", b"")])
 
 
 def check_data(file: bytes) -> None:
@@ -129,5 +131,5 @@ def _chunks(file: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise NotExact("it has too many chunks")
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

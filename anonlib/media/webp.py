@@ -10,7 +10,8 @@ from PIL import Image
 from anonlib.errors import NotExact
 from anonlib.media.jpeg import check_frame, exif
 
-_ICC, _EXIF, _ALPHA = 0x20, 0x08, 0x10
+_ICC, _EXIF, _ALPHA, _XMP = 0x20, 0x08, 0x10, 0x04
+_VP8X_BYTES = 18
 _SPARE = 16
 """Bytes at the end of a bitstream without which it cannot be decoded, if they are part of the picture."""
 _MOST_CHUNKS = 1000
@@ -26,13 +27,36 @@ def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
     name, stream = _read(file)
     body = _chunk(name, stream)
     if profile or orientation != 1:
-        with Image.open(io.BytesIO(_file(body))) as image:
-            (width, height), alpha = image.size, image.mode == "RGBA"
-        flags = _ICC * bool(profile) | _EXIF * (orientation != 1) | _ALPHA * alpha
-        extended = struct.pack("<I", flags) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-        body = _chunk(b"VP8X", extended) + (_chunk(b"ICCP", profile) if profile else b"") + body
+        extended = _extended(body, _ICC * bool(profile) | _EXIF * (orientation != 1))
+        body = extended + (_chunk(b"ICCP", profile) if profile else b"") + body
         body += _chunk(b"EXIF", exif(orientation)[6:]) if orientation != 1 else b""
     return _file(body)
+
+
+def _extended(body: bytes, flags: int) -> bytes:
+    """The chunk VP8X of a picture's chunk, which says what else there is beside it."""
+    with Image.open(io.BytesIO(_file(body))) as image:
+        (width, height), alpha = image.size, image.mode == "RGBA"
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return _chunk(b"VP8X", struct.pack("<I", flags | _ALPHA * alpha) + sides)
+
+
+def with_xmp(file: bytes, packet: bytes) -> bytes:
+    """A file of ours with a packet of XMP behind all else."""
+    body = file[12:] if file[12:16] == b"VP8X" else _extended(file[12:], 0) + file[12:]
+    return _file(body[:8] + bytes([body[8] | _XMP]) + body[9:] + _chunk(b"XMP ", packet))
+
+
+def without_xmp(file: bytes, packet: bytes) -> bytes:
+    """What `with_xmp` made this file of, if it did."""
+    end = _chunk(b"XMP ", packet)
+    if file[12:16] != b"VP8X" or not file.endswith(end):
+        return file
+    body = file[12:].removesuffix(end)
+    picture = body[_VP8X_BYTES:]
+    length = int.from_bytes(picture[4:8], "little")
+    alone = picture[:4] in (b"VP8 ", b"VP8L") and 8 + length + length % 2 == len(picture)
+    return _file(picture if alone else body[:8] + bytes([body[8] & ~_XMP]) + body[9:])
 
 
 def is_lossless(file: bytes) -> bool:

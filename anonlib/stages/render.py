@@ -28,6 +28,7 @@ from anonlib.faces.mesh import FaceMesh
 from anonlib.media import exact, jpeg
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture, encode
+from anonlib.media.mark import marked
 from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
 from anonlib.media.sandbox import replace_apart
 from anonlib.methods import method_of
@@ -316,6 +317,8 @@ class RenderStage:
             try:
                 with contained("encoding a photo") as failure:
                     data, outside = self._encode(photo)
+                    if self.job.mark and any(face.digest for face in photo.faces):
+                        data = marked(data)
                 photo.problem = failure.problem(Reason.ENCODE_FAILED)
             except ImageProblem as problem:
                 photo.problem = Problem(problem.reason, str(problem))

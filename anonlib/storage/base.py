@@ -33,7 +33,8 @@ OUR_NAMES = frozenset(
         *("audit", "commits", "data", "failures", "manifest", "plan", "render", "review", "scan"),
         *("withdrawn", "run.json", "inventory.json", "inventory.parquet", "purged.json", "secret", "secret-check"),
         *("certificate.json", "classes.parquet", "draws.parquet", "surrogates.parquet", "audit.json", "sheet.jpg"),
-        *("report.json", "report.schema.json", "report.html", "report.pdf", "croissant.json", "people", "plans"),
+        *("report.json", "report.schema.json", "report.html", "report.pdf", "croissant.json", "README.md"),
+        *("people", "plans"),
     }
 )
 """The files and folders at the top of a workspace, a release and a ledger, whose names say nothing of a person."""

@@ -15,7 +15,7 @@ CERTIFICATE = "certificate.json"
 RUN_NOTE = "run.json"
 STATEMENT = "audit.json"
 """An audit's statement, which vouches for AUDIT_FILES."""
-AUDIT_FILES = ("report.json", "report.schema.json", "report.html", "report.pdf", "croissant.json")
+AUDIT_FILES = ("report.json", "report.schema.json", "report.html", "report.pdf", "croissant.json", "README.md")
 CLASSES_TABLE, SURROGATES_TABLE, DRAWS_TABLE = "classes.parquet", "surrogates.parquet", "draws.parquet"
 DATA, MANIFESTS, MARKERS, WITHDRAWN = "data/", "manifest/", "commits/", "withdrawn/"
 """The folders of a release; WITHDRAWN keeps markers while reviewed shards are rendered again."""

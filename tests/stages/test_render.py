@@ -16,6 +16,7 @@ from anonlib.config import JobConfig
 from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.job import Job, Summary
 from anonlib.media import exact
+from anonlib.media.mark import PACKET, unmarked
 from anonlib.stages import render as render_module
 from anonlib.stages.render_state import OutputRecheck
 from anonlib.synthesis import compositor
@@ -230,3 +231,11 @@ def test_a_lost_shard_has_a_row_for_every_image(finished: Run, tmp_path: Path, m
     assert all(told[row["key"]].startswith("the shard failed: OSError at ") for row in lost)
     assert "OSError: injected" in (tmp_path / "workspace" / "failures" / "render" / "00001.txt").read_text()
     assert not (output / "data" / "00001.tar").exists()
+
+
+def test_photos_with_a_drawn_face_say_so_unless_the_job_says_no(one_shard: Run, tmp_path: Path) -> None:
+    rows, photos_of = by_key(one_shard.output), released(one_shard.output)
+    drawn = {key for key, row in rows.items() if any(face["surrogate_digest"] for face in row["faces"])}
+    assert {key for key, photo in photos_of.items() if PACKET in photo} == drawn and 0 < len(drawn) < len(rows)
+    _, output = run(runs.planned_copy(one_shard, tmp_path, mark=False))
+    assert released(output) == {key: unmarked(photo) for key, photo in photos_of.items()}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from anonlib.codes import Note, Stripped
 from anonlib.config import LimitsConfig
 from anonlib.errors import ImageProblem
-from anonlib.media import exact, jpeg, png, webp
+from anonlib.media import exact, jpeg, mark, png, webp
 from anonlib.media.clip import clip_info
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import is_ours
@@ -110,7 +110,8 @@ _SEGMENTS: tuple[tuple[int, bytes, Rule], ...] = (
     (0xE0, b"JFIF\0", lambda body: set() if len(body) == _JFIF_BYTES else {THUMBNAIL}),
     (0xE0, b"JFXX\0", THUMBNAIL),
     (0xE1, b"Exif\0", _exif),
-    *((0xE1, b"http://ns.adobe.com/%s/" % name, XMP) for name in (b"xap", b"xmp")),
+    (0xE1, b"http://ns.adobe.com/xap/", lambda body: set() if body == mark.IN_JPEG else {XMP}),
+    (0xE1, b"http://ns.adobe.com/xmp/", XMP),
     (0xE2, _ICC, _PLAIN),  # judged as a whole below
     (0xE2, b"MPF\0", PICTURE),
     (0xEB, b"JP", C2PA),
@@ -173,6 +174,8 @@ def _png_profile(body: bytes) -> set[str]:
 
 
 def _png_text(body: bytes) -> set[str]:
+    if body == mark.IN_PNG:
+        return set()
     name = body.partition(b"\0")[0].lower()
     kinds = {b"xmp": XMP, b"exif": EXIF, b"app1": EXIF, b"iptc": IPTC}
     return {next((kind for word, kind in kinds.items() if word in name), COMMENT)}
@@ -187,7 +190,8 @@ _PNG_CHUNKS |= {b"iCCP": _png_profile, b"eXIf": _exif, b"caBX": C2PA}
 # ---- WebP (RFC 9649) ------------------------------------------------------------------------------------------
 
 _WEBP_CHUNKS: dict[bytes, Rule] = dict.fromkeys((b"VP8 ", b"VP8L", b"VP8X", b"ALPH"), _PLAIN)
-_WEBP_CHUNKS |= {b"ANIM": PICTURE, b"ANMF": PICTURE, b"C2PA": C2PA, b"XMP ": XMP, b"ICCP": _profile, b"EXIF": _exif}
+_WEBP_CHUNKS |= {b"ANIM": PICTURE, b"ANMF": PICTURE, b"C2PA": C2PA, b"ICCP": _profile, b"EXIF": _exif}
+_WEBP_CHUNKS[b"XMP "] = lambda body: set() if body == mark.PACKET else {XMP}
 
 
 def _webp(data: bytes) -> set[str]:

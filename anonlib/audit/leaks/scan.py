@@ -40,6 +40,7 @@ from anonlib.job import Job
 from anonlib.media import exact
 from anonlib.media.clip import frames_in
 from anonlib.media.codec import Picture, decode
+from anonlib.media.mark import unmarked
 from anonlib.media.prefetch import try_to_read
 from anonlib.methods import METHODS
 from anonlib.workspace import schemas, tables
@@ -371,7 +372,8 @@ class _LeakScan:
 
 def _is_ours(file: bytes, stored: exact.Stored) -> bool:
     """Whether a file is, byte for byte, a picture under headers that anonlib writes."""
+    plain = unmarked(file)
     try:
-        return exact.rewrite(file, stored) == file
+        return exact.rewrite(plain, stored) == plain
     except NotExact:
         return False
