@@ -57,7 +57,7 @@ class TrackMeshes:
         return self._rows[self._starts[number] : self._starts[number + 1]]
 
     def finish(self) -> None:
-        """Interpolate short gaps, and leave out what shows too shortly."""
+        """Interpolate short gaps, and leave out what shows too shortly, but the longest: the plan counts on it."""
         most = max(round(_BRIDGED * self.rate), 1)
         for number in range(len(self.tracks)):
             rows = self.of(number)
@@ -68,8 +68,9 @@ class TrackMeshes:
                     rows[start:stop] = rows[start - 1] + share * (rows[stop] - rows[start - 1])
                     shown[start:stop] = True
             run_of = np.full((len(rows), 2), -1)
+            longest = max((stop - start for start, stop in runs(shown)), default=0)
             for start, stop in runs(shown):
-                if stop - start > most or stop - start == len(rows):
+                if stop - start > most or stop - start == longest:
                     run_of[start:stop] = start, stop
             self._runs.append(run_of)
 
@@ -130,6 +131,8 @@ class ClipRenderer:
         replaced = [(number, track) for number, track in enumerate(clip.tracks) if clip.faces[number].tries]
         last: dict[int, Floats | None] = {}
         missed = Counter[int]()
+        # The frame that the plan knows the mesh of.
+        planned = {number: track.nearest(clip.faces[number].box) for number, track in replaced}
         for frame in (frame for window in read_frames(path_of(clip.sample), self.job.limits) for frame in window):
             here = [(number, track) for number, track in replaced if frame.index in track.frames]
             if not here:
@@ -137,7 +140,10 @@ class ClipRenderer:
             with current().timed("describe"):
                 regions = together([track.at(frame.index) for _, track in here])
                 known = [last.get(number) for number, _ in here]
-                again = [missed[number] < _EVERY or frame.index % _EVERY == 0 for number, _ in here]
+                again = [
+                    missed[number] < _EVERY or frame.index % _EVERY == 0 or frame.index == planned[number]
+                    for number, _ in here
+                ]
                 found = mesh.follow(frame.rgb, regions, known, np.array(again))
             for (number, track), points, presence, eyes in zip(here, *found, strict=True):
                 fits = presence >= MIN_PRESENCE

@@ -86,3 +86,14 @@ def test_a_view_around_the_landmarks_shows_the_face_as_its_mesh_would_whatever_i
         view = _by_points(side, np.full(4, np.nan, np.float32), found.landmarks[0])
         assert 0.9 < np.sqrt(np.linalg.det(view[:, :2]) / np.linalg.det(known[:, :2])) < 1.5
         assert np.linalg.norm(align.apply(view, nose) - SIZE / 2) < SIZE / 4
+
+
+def test_a_face_is_followed_from_its_mesh_in_the_last_frame(found: Regions, mesh: Meshes) -> None:
+    image, fitting = data.astronaut(), FaceMesh(load_engine(model_bytes("facemesh")))
+    never, always = np.array([False]), np.array([True])
+    moved = mesh.points[0] + np.float32([4, -3, 0])  # where it was
+    followed = fitting.follow(image, found, [moved], never)
+    assert followed.presence[0] > 0.9
+    assert np.linalg.norm((followed.points - mesh.points)[0, :, :2], axis=1).mean() < 3
+    assert fitting.follow(image, found, [None], never).presence[0] == 0
+    np.testing.assert_array_equal(fitting.follow(image, found, [None], always).points, mesh.points)

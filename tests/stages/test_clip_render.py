@@ -37,8 +37,12 @@ def test_a_short_gap_is_bridged_and_a_long_one_is_not(tmp_path: Path) -> None:
 
 
 def test_what_shows_for_less_than_a_quarter_of_a_second_is_hidden(tmp_path: Path) -> None:
-    shown = [False] * 20 + [True] * BRIDGED + [False] * 20
-    assert meshes(tmp_path, shown).shown(0) == []
+    shown = [True] * 20 + [False] * 20 + [True] * BRIDGED + [False] * 20
+    assert meshes(tmp_path, shown).shown(0) == list(range(20))
+
+
+def test_a_track_that_shows_for_a_moment_alone_still_shows_its_surrogate(tmp_path: Path) -> None:
+    assert meshes(tmp_path, [False] * 20 + [True] * 2 + [False] * 20).shown(0) == [20, 21]
 
 
 def test_a_track_of_few_frames_that_all_have_a_mesh_shows_it(tmp_path: Path) -> None:
