@@ -40,10 +40,11 @@ class ShapeModel:
     expression: Floats
     read: Floats
 
-    def expression_of(self, shape: Floats) -> Floats:
-        """The expression part (468, 3) of an aligned shape (468, 3), as an offset from the mean."""
-        codes = self.read @ (shape - self.mean).ravel()
-        return np.asarray((self.expression @ codes).reshape(-1, 3), np.float32)
+    def expression_of(self, shape: Floats, directions: int | None = None) -> Floats:
+        """The expression part (468, 3) of an aligned shape (468, 3), as an offset from the mean, in the first so many
+        `directions`, by default all."""
+        codes = self.read[:directions] @ (shape - self.mean).ravel()
+        return np.asarray((self.expression[:, :directions] @ codes).reshape(-1, 3), np.float32)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,9 @@ from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, bare, glasses, over_f
 from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of
 from anonlib.synthesis.textures.average import detail_of
 
+_EXPRESSION = 8
+"""Directions of expression that a new face takes over: more tell whose it is, and no mouth opens better for them
+(shape_model.md)."""
 _WHOLE, _SHOWS = 0.98, 0.05
 _MARGIN = 0.1
 _EDGE: dict[Extent, tuple[tuple[float, float, float], ...]] = {
@@ -163,7 +166,7 @@ def place(
     frame, model, oval = canonical_frame(), shape_model(), list(topology.OVAL)
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
-    shape = with_lips(with_lids(neutral + model.expression_of(source), source, gaze), source, happy)
+    shape = with_lips(with_lids(neutral + model.expression_of(source, _EXPRESSION), source, gaze), source, happy)
     source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
     x0, y0, x1, y1 = box_around(np.concatenate([source_vertices, vertices])[:, :2], image.shape, _MARGIN)
     view = image[y0:y1, x0:x1]

@@ -53,3 +53,11 @@ def test_the_far_cheek_of_a_turned_head_never_covers_the_near_one() -> None:
     grid, covered = frame.map_out(vertices, 300, 300)
     x, y = np.rint(vertices[topology.NOSE_TIP, :2]).astype(int)
     assert covered[y, x] and np.linalg.norm(grid[y, x] - frame.points[topology.NOSE_TIP]) < 6
+
+
+def test_few_directions_of_expression_do_not_see_what_the_others_read() -> None:
+    model = shape_model()
+    others = np.linalg.pinv(model.read)[:, 8:].sum(axis=1).reshape(-1, 3)
+    shape = model.mean + 0.3 * others / np.abs(others).max()
+    assert np.abs(model.expression_of(shape)).max() > 0.01
+    assert np.abs(model.expression_of(shape, 8)).max() < 1e-4

@@ -103,19 +103,16 @@ class Controls:
         """
         columns = pa.schema([FACES.field(name) for name in (*ASKED, "landmarks")])
         refused = self.method.eligible(pa.Table.from_pylist([dict(main) for _, main, _ in photos], columns))
+        alone = [_alone(*photo) for photo in photos]
         for name in CONTROLS:
-            drawn = []
-            for number, (image, main, rows) in enumerate(photos):
-                drawn.append(image.copy())
-                for row in rows:
-                    if row["face_id"] != main["face_id"]:
-                        redact(drawn[-1], np.array(row["box"], np.float32), "solid")
+            drawn = [image.copy() for image in alone]
+            for number, (image, (_, main, _)) in enumerate(zip(drawn, photos, strict=True)):
                 if refused[number] is None:
                     seen = stratum_of(float(clear.female[number]), float(clear.age[number]), main.get("tone"))
                     kind = self.strata.get(main["face_id"], seen)
-                    self._put(drawn[-1], main, meshes[number], clear, number, kind if name == ONE_FACE else ())
+                    self._put(image, main, meshes[number], clear, number, kind if name == ONE_FACE else ())
                 else:
-                    redact(drawn[-1], np.array(main["box"], np.float32), self.hidden)
+                    redact(image, np.array(main["box"], np.float32), self.hidden)
             yield name, drawn
 
     def _put(
@@ -138,6 +135,15 @@ class Controls:
             vectors = self.gallery.bank.vectors[rows]
             self._faces[kind] = self.gallery.texture(int(rows[np.argmax(vectors @ vectors.mean(axis=0))]))
         return self._faces[kind]
+
+
+def _alone(image: Pixels, main: Row, rows: Sequence[Row]) -> Pixels:
+    """A copy of a photo with every face but the main one under a flat ellipse."""
+    alone = image.copy()
+    for row in rows:
+        if row["face_id"] != main["face_id"]:
+            redact(alone, np.array(row["box"], np.float32), HIDDEN)
+    return alone
 
 
 @cache
