@@ -24,6 +24,7 @@ from anonlib.workspace.schemas import FILLS, NO_FACE, QUARANTINED, RELEASED
 
 if TYPE_CHECKING:
     from anonlib.faces.detect import Finder
+    from anonlib.models.runtime import Precision
 
 Pixels = NDArray[np.uint8]
 _LEAST_SIDE = 8
@@ -32,13 +33,16 @@ _LEAST_SIDE = 8
 class Anonymizer:
     """Hides every face of a batch of images, by a method that is a redaction; raises ConfigError for other methods.
 
-    `detector`: keys of the job file's `detector`. A batch is a mapping with a column `image`, an array (n, h, w, 3) or
-    a sequence of arrays (h, w, 3), RGB uint8. It comes back with these anonymized, in the same kind of column, with
-    `status` (n,), released, no_face or quarantined, and with `boxes`, of each image (f, 4) float32, x0 y0 x1 y1 px of
-    the faces that were hidden. A quarantined image is grey all over, and 8 x 8 px if it was no RGB image.
+    `detector`: keys of the job file's `detector`; it computes in `precision`, f32 or bf16. A batch is a mapping with a
+    column `image`, an array (n, h, w, 3) or a sequence of arrays (h, w, 3), RGB uint8. It comes back with these
+    anonymized, in the same kind of column, with `status` (n,), released, no_face or quarantined, and with `boxes`, of
+    each image (f, 4) float32, x0 y0 x1 y1 px of the faces that were hidden. A quarantined image is grey all over, and
+    8 x 8 px if it was no RGB image.
     """
 
-    def __init__(self, method: str = "solid", *, detector: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, method: str = "solid", *, detector: Mapping[str, Any] | None = None, precision: Precision = "f32"
+    ) -> None:
         if method not in METHODS or METHODS[method].synthesis:
             alone = ", ".join(name for name, kind in METHODS.items() if not kind.synthesis)
             raise ConfigError(
@@ -47,7 +51,7 @@ class Anonymizer:
         nothing_planned: Any = None  # a redaction asks for no surrogate
         self.fill = method_of(settings_of({"name": method})).replacement(method, nothing_planned)
         self.fallback = fallback_of(method, FILLS[0])
-        self.detector = DetectorConfig.model_validate(dict(detector or {}))
+        self.detector, self.precision = DetectorConfig.model_validate(dict(detector or {})), precision
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         images = batch["image"]
@@ -66,7 +70,7 @@ class Anonymizer:
             hidden = np.full(shape if len(shape) == 3 else (_LEAST_SIDE, _LEAST_SIDE, 3), GREY, np.uint8)
             return hidden, QUARANTINED, none
         with contained("anonymizing an image") as failure:
-            found = _detector(self.detector).detect([image])[0]
+            found = _detector(self.detector, self.precision).detect([image])[0]
             out = image.copy()
             for number, kind in enumerate(found.kinds):
                 # No mesh is fitted to a face that stands alone.
@@ -79,13 +83,14 @@ class Anonymizer:
 
 
 @cache  # a process has one detector, and a pickled Anonymizer none
-def _detector(config: DetectorConfig) -> Finder:
+def _detector(config: DetectorConfig, precision: Precision) -> Finder:
     import cv2
 
     from anonlib.faces.detect import open_detector
+    from anonlib.models.runtime import Placement
 
     cv2.setNumThreads(1)
-    return open_detector(config, precision=config.precision)
+    return open_detector(config, where=Placement(precision=precision))
 
 
 def _column(values: list[Any]) -> NDArray[np.object_]:

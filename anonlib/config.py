@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -103,7 +104,6 @@ class DetectorConfig(_Frozen):
     path: str | None = _key("Of scrfd: your .onnx file, or the folder of an InsightFace pack.", None)
     side: int = _key("The longer side of an image during detection, in px.", 640, ge=128, le=4096)
     score: float = _key("The least score of a face.", 0.4, gt=0.0, lt=1.0)
-    precision: Literal["f32", "bf16"] = _key("bf16 is faster on CPUs that have it; borderline faces may differ.", "f32")
 
     @field_validator("name", mode="before")
     @classmethod
@@ -134,7 +134,9 @@ class LimitsConfig(_Frozen):
     clip_minutes: float = _key("Longer clips are quarantined.", 240.0, gt=0)
     clip_fps: float = _key("Clips of more frames a second are quarantined.", 250.0, gt=0)
     chunk: int = _key("Images of a shard that are worked on together.", 32, ge=1, le=512)
-    memory_mib: float = _key("Photos that a worker holds over all its shards, files and pixels, in MiB.", 512.0, gt=0)
+    memory_mib: float = _key(
+        "Photos that a worker, or a core without Ray, holds, files and pixels, in MiB.", 512.0, gt=0
+    )
 
 
 class ClipConfig(_Frozen):
@@ -194,7 +196,9 @@ class LedgerConfig(_Frozen):
 class RayConfig(_Frozen):
     """Where the job runs. Results do not depend on it."""
 
-    actors: int | None = _key("Workers; 0: in this process without Ray, none given: as many as have room.", None, ge=0)
+    actors: int | None = _key(
+        "Workers; 0: this process on all its cores, without Ray; none given: as many as have room.", None, ge=0
+    )
     num_gpus: float = _key("GPUs of each worker: a part of one GPU, or whole ones.", 0.0, ge=0)
     shards: int | None = _key(f"Shards a worker has at once; else 1, {SHARDS_OF_A_GPU} with a GPU.", None, ge=1, le=64)
     wait_s: float = _key("Seconds to wait for room for all workers, or for a machine.", 300.0, ge=0, flag="--ray-wait")
@@ -208,10 +212,15 @@ class RayConfig(_Frozen):
         return value
 
     @property
+    def threads(self) -> int:
+        """How many cores a worker uses: without Ray all, else one."""
+        return len(os.sched_getaffinity(0)) if self.actors == 0 else 1
+
+    @property
     def shards_at_once(self) -> int:
-        """How many shards a worker works on at once; the serial twin on one."""
+        """How many shards a worker works on at once: without Ray one on each core."""
         if self.actors == 0:
-            return 1
+            return self.threads
         return self.shards or (SHARDS_OF_A_GPU if self.num_gpus else 1)
 
 
@@ -303,6 +312,11 @@ class JobConfig(_Frozen):
     workspace: WorkspaceConfig
     method: SerializeAsAny[MethodConfig] = Field(default_factory=lambda: _method_settings({}))
     detector: DetectorConfig = DetectorConfig()
+    precision: Literal["auto", "f32", "bf16"] = _key(
+        "In what networks compute; bf16: those whose answers hold in it (docs/models.md). auto: bf16 where the job "
+        "begins on a CPU that has it.",
+        "auto",
+    )
     keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
     too_few: Literal["stop", "ellipse"] = _key(
         "Where people are fewer than twice k, or no class can be formed: end after the plan, or go on with ellipses.",
@@ -378,8 +392,8 @@ class JobConfig(_Frozen):
 
     @property
     def shard_bytes(self) -> int:
-        """Bytes of photos that one shard may hold at once: its share of limits.memory_mib."""
-        return int(self.limits.memory_mib * (1 << 20) / self.ray.shards_at_once)
+        """Bytes of photos that one shard may hold at once: its share of limits.memory_mib, which each core has."""
+        return int(self.limits.memory_mib * (1 << 20) * self.ray.threads / self.ray.shards_at_once)
 
     def to_yaml(self) -> str:
         """The job as it would run, defaults filled in."""

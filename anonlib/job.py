@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -23,6 +22,7 @@ from anonlib.config import JobConfig
 from anonlib.datasets import Shard, open_input
 from anonlib.errors import JobError, StorageError, VerificationError
 from anonlib.execution.base import UnitResult
+from anonlib.execution.capacity import fits_here
 from anonlib.execution.retry import with_retries
 from anonlib.execution.rounds import DIED, ROUNDS, MakeStage, Runner, Unit, open_runner, run_rounds
 from anonlib.execution.telemetry import Labels, Report, Round
@@ -35,6 +35,7 @@ from anonlib.models.requirements import check_licences, check_precision
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.certify import certify
 from anonlib.stages.plan import Plan, PlanStage, SurrogateStage
+from anonlib.stages.redact import RedactStage
 from anonlib.stages.render import RenderStage, quarantine_shard
 from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.stages.rerender import ActiveDecisions, check_against_markers, finish_invalidation, invalidate_shards
@@ -43,7 +44,7 @@ from anonlib.storage import open_storage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
-from anonlib.workspace.inventory import check_inventory, claim_inventory, read_note
+from anonlib.workspace.inventory import check_inventory, claim_inventory, read_note, with_precision
 from anonlib.workspace.kept_job import keep_job
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming
@@ -61,7 +62,7 @@ _FIRST_SHARDS, _ENOUGH_IMAGES = 3, 1000
 def preflight(config: JobConfig) -> dict[str, Callable[[], object]]:
     """What is checked before a job opens anything, by what it is about; each check raises ConfigError."""
     names = {name for models in models_of(config) for name in models}
-    return {"licences": lambda: check_licences(names, config), "models": lambda: check_precision(config)}
+    return {"licences": lambda: check_licences(names, config), "precision": lambda: check_precision(config)}
 
 
 class Job:
@@ -75,13 +76,11 @@ class Job:
         ended: Callable[[Round], None] | None = None,
         runner: Runner | None = None,
     ) -> None:
-        self.config = config
         self.report = report or (lambda stage, outcome, units: None)
         self.ended = ended or (lambda of_stage: None)
         self.method = method_of(config.method)
         self._scan_models, self._render_models = models_of(config)
-        for check in preflight(config).values():
-            check()
+        preflight(config)["licences"]()
         found_by = detector_file(config.detector)
         self._detector_file = {} if found_by is None else {found_by[0]: MethodFile(found_by[1], _USERS_OWN)}
         self.files = self.method.read_files(config) | self._detector_file
@@ -92,11 +91,15 @@ class Job:
         self.lease = Lease(self.stores.workspace, with_retries)
         self.dataset = open_input(config)
         self.shards = self.dataset.shards()
+        if runner is None and fits_here(config.ray, sum(shard.bytes for shard in self.shards)):
+            config = config.model_copy(update={"ray": config.ray.model_copy(update={"actors": 0})})
+        self.config = config = with_precision(config, self.stores.workspace)
         self._inventory_digest = check_inventory(config, self.stores, self.shards)
         self.runner = runner or open_runner(config.ray)
 
     def _begin(self) -> None:
         """Write down the list of work, and make salt and secret where there are none. The rest of `Job` only reads."""
+        check_precision(self.config)
         claim_inventory(self.config, self.stores, self.shards, self.dataset.left_out)
         keep_job(self.config, self.stores.workspace)
         if "pinned" not in self.__dict__:
@@ -141,18 +144,28 @@ class Job:
         """All stages; raises JobError, ConfigError or StorageError where it cannot go on."""
         self._check_places()
         with self._at_work():
+            if not (self.method.synthesis or self.config.input.subject_field or self.config.input.boxes_field):
+                self._redact()
             self.scan()
             return self.render(self.make_plan())
+
+    def _redact(self) -> None:
+        """Scan and render in one pass what is not scanned; what fails here is left to the two stages.
+
+        Not with labels or boxes, which are checked before anything is released.
+        """
+        with_retries(lambda: bind(self.config, self.stores, self.keyring))
+        plan, store = Plan.of_redaction(self.plan_key), layout.scan_store(self.stores, self.scan_key)
+        run_key, active, _ = self._claim_release(plan)
+        make = partial(RedactStage, self._scan_stage(), self._render_stage(plan, run_key, active))
+        self._rounds("redact", run_key, make, self.shards, store.done, attrgetter("shard_id"))
 
     def scan(self) -> None:
         """faces/ and images/; what fails thrice is lost. Raises JobError where workers died of every shard."""
         key = self.scan_key
         store = layout.scan_store(self.stores, key)
-        models = {name: model_bytes(name) for name in self._scan_models}
-        models |= {name: file.data for name, file in self._detector_file.items()}
-        make = partial(ScanStage, self.config, self.dataset, self.stores, key, models)
         with self._at_work():
-            shards = _spread(self.shards)
+            make, shards = self._scan_stage(), _spread(self.shards)
             failed = self._rounds("scan", key, make, shards, store.done, attrgetter("shard_id"), self._label_watch())
             if len(failed) == len(self.shards) and DIED in failed.values():
                 raise JobError(_first("scanning", failed))
@@ -160,6 +173,11 @@ class Job:
                 if shard.shard_id in failed:
                     lose(shard, failed[shard.shard_id], store)
             self._check_labels()
+
+    def _scan_stage(self) -> Callable[[], ScanStage]:
+        models = {name: model_bytes(name) for name in self._scan_models}
+        models |= {name: file.data for name, file in self._detector_file.items()}
+        return partial(ScanStage, self.config, self.dataset, self.stores, self.scan_key, models)
 
     def make_plan(self) -> Plan:
         """Subjects, classes, assignments and surrogates; needs a finished scan."""
@@ -202,14 +220,8 @@ class Job:
         """data/, manifest/, markers, again where a reviewer decided; then the certificate."""
         with self._at_work():
             plan = plan or self.make_plan()
-            run_key = self._run_key(plan)
-            note, release = layout.json_bytes(self._run_note(run_key)), self.stores.release
-            if not release.claim(layout.RUN_NOTE, note) and release.read(layout.RUN_NOTE) != note:
-                other = f"the output {release.uri} holds a release of another job (its run.json differs)"
-                raise JobError(f"{other}; give this one another output")
-            signing = signing_secret(self.config, self.stores, self.keyring)
+            run_key, active, signing = self._claim_release(plan)
             log = DecisionLog(self.stores.workspace, run_key)
-            active = ActiveDecisions.of_log(log)
             job = (self.stores, self.shards)
             again = with_retries(lambda: invalidate_shards(*job, self.scan_key, active, self.naming, self.lease))
             self._render_shards(plan, run_key, active)
@@ -222,12 +234,25 @@ class Job:
                 raise JobError(f"the release gets no certificate, and must not leave: {error}") from None
             return self.summary()
 
-    def _render_shards(self, plan: Plan, run_key: str, active: ActiveDecisions) -> None:
-        """Commit every shard; one that was not scanned, or fails three times, is quarantined as a whole."""
+    def _claim_release(self, plan: Plan) -> tuple[str, ActiveDecisions, bytes]:
+        """The run's key, the decisions that stand, and what signs; raises JobError where another job's release is."""
+        run_key = self._run_key(plan)
+        note, release = layout.json_bytes(self._run_note(run_key)), self.stores.release
+        if not release.claim(layout.RUN_NOTE, note) and release.read(layout.RUN_NOTE) != note:
+            other = f"the output {release.uri} holds a release of another job (its run.json differs)"
+            raise JobError(f"{other}; give this one another output")
+        signing = signing_secret(self.config, self.stores, self.keyring)
+        return run_key, ActiveDecisions.of_log(DecisionLog(self.stores.workspace, run_key)), signing
+
+    def _render_stage(self, plan: Plan, run_key: str, active: ActiveDecisions) -> Callable[[], RenderStage]:
         keys = {"scan": self.scan_key, "plan": plan.key, "render": run_key}
         models = {name: model_bytes(name) for name in self._render_models} | self._travelling
         check = self.keyring.check()
-        make = partial(RenderStage, self.pinned[0], self.dataset, self.stores, keys, models, active, check)
+        return partial(RenderStage, self.pinned[0], self.dataset, self.stores, keys, models, active, check)
+
+    def _render_shards(self, plan: Plan, run_key: str, active: ActiveDecisions) -> None:
+        """Commit every shard; one that was not scanned, or fails three times, is quarantined as a whole."""
+        make = self._render_stage(plan, run_key, active)
         store = layout.scan_store(self.stores, self.scan_key)
         lost = store.lost()
         scanned = [shard for shard in self.shards if shard.shard_id not in lost]
@@ -242,8 +267,7 @@ class Job:
     def summary(self) -> Summary:
         """Counts from the release's markers."""
         markers = layout.release_store(self.stores).markers(self.naming.shards(self.shards))
-        run = {"shards": self.shards, "left_out": self._left_out()}
-        return Summary.of(run, markers)
+        return Summary.of({"shards": self.shards, "left_out": self._listed_out()}, markers)
 
     def notes(self) -> list[tuple[str, str]]:
         """What a person should hear of the fields that the job keeps, a row each: what is nowhere, what is dropped."""
@@ -258,10 +282,9 @@ class Job:
         """What the scan has found beside the photos."""
         return Beside.of(layout.scan_store(self.stores, self.scan_key).markers(s.shard_id for s in self.shards))
 
-    def _left_out(self) -> dict[str, int]:
-        """How many objects of the input are no images of it, by kind: in its places, and in its shards."""
-        listed = (read_note(self.stores.workspace) or {}).get("left_out", {})
-        return dict(sorted((Counter(listed) + self._beside().left_out).items()))
+    def _listed_out(self) -> dict[str, int]:
+        """How many objects in the input's places are no images of it, by kind; markers count those in shards."""
+        return dict(sorted((read_note(self.stores.workspace) or {}).get("left_out", {}).items()))
 
     def _label_watch(self) -> Callable[[UnitResult], None]:
         """Checks the labels once, when the first shards with enough images are scanned: a wrong name costs no more."""
@@ -294,7 +317,7 @@ class Job:
     def scan_key(self) -> str:
         models = {name: MODELS[name].sha256 for name in self._scan_models}
         models |= {name: file.digest for name, file in self._detector_file.items()}
-        parts = self.config.digest("detector", "limits", "input")
+        parts = self.config.digest("detector", "limits", "input", "precision")
         return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), __version__)
 
     @property
@@ -307,10 +330,10 @@ class Job:
         store = layout.plan_store(self.stores, plan.key)
         surrogates = store.block_markers(plan.blocks)
         outputs = ("fallback", "keep_fields", "rekey", "outside", "mark", "jpeg_quality", "clip")
-        parts = self.config.digest("method", *outputs, "limits", "detector")
+        parts = self.config.digest("method", *outputs, "limits", "detector", "precision")
         # A redaction's plan is the same under every secret; its pseudonyms are not.
-        drawn = [plan.digest, self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
-        return _key("render", *drawn, parts, METHOD_VERSION, __version__)
+        drawn = [self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
+        return _key("render", plan.key, plan.digest, *drawn, parts, METHOD_VERSION, __version__)
 
     def _run_note(self, run_key: str) -> dict[str, Any]:
         """run.json of the release: which job this is, without a place, a person or a time."""
@@ -325,7 +348,7 @@ class Job:
             "rekeyed": self.config.rekey,
             "shards": list(self.naming.shards(self.shards)),
             "promised": self.config.policy.promised,
-            **({"left_out": left_out} if (left_out := self._left_out()) else {}),
+            **({"left_out": left_out} if (left_out := self._listed_out()) else {}),
             "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
             | {name: {"sha256": file.digest, "licence": file.terms} for name, file in self.files.items()},
         }

@@ -1,12 +1,14 @@
 """How fast anonlib is, beside what a user would pick instead: `make bench`.
 
 One run, one machine, the same photos. What is compared is timed in turns (A B A B ...) and divided within the turn,
-because a machine drifts more between runs than the programs differ. deface gets its own virtual environment, the
-detector resolution and threshold that anonlib uses, and whichever of its two backends is faster here.
+because a machine drifts more between runs than the programs differ; ratios are told with the least and the greatest.
+deface gets its own virtual environment, the detector resolution and threshold that anonlib uses, and whichever of its
+two backends is faster here. The floor beside them is what the cores could do at best: the network, decoding and
+encoding alone, on all cores, everything loaded.
 
-Every timing is of a whole process, from its start to its end. Ray's own start is in it and is also shown apart, since
-a cluster has it behind it. Memory is read from /proc, in jobs of its own: to look costs time. All lies in .bench/,
-which git ignores; the tables go to the terminal and .bench/benchmark.json.
+Every other timing is of a whole process, from its start to its end, as a user starts it. Ray's own start is timed
+apart and taken off for a cluster, which has it behind it. Memory is read from /proc, in jobs of its own: to look costs
+time. All lies in .bench/, which git ignores; the tables go to the terminal and .bench/benchmark.json.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import sys
 import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -35,13 +38,12 @@ import numpy as np
 import psutil
 import simplejpeg
 from demo_data import PEOPLE, SCENES, Generator, Photo, compose, generator_from_onnx
-from demo_photo import draw_scene
+from demo_photo import develop, draw_scene
 from scipy.optimize import linear_sum_assignment
 
 from anonlib.config import load_config
-from anonlib.execution import ray
 from anonlib.models.cache import model_bytes
-from anonlib.models.runtime import has_bf16
+from anonlib.models.runtime import has_bf16, load_engine
 
 SCORE = 0.4  # threshold of both detectors
 DRAWN = 200  # different photos
@@ -53,7 +55,9 @@ MEMORY = (500, 4000)  # photos
 ACTORS = 2
 K = 5
 SAME_FACE = 0.5  # IoU
-PRECISIONS = ("f32", "bf16") if has_bf16() else ("f32",)  # of anonlib's detector
+PRECISIONS = ("f32", "bf16") if has_bf16() else ("f32",)
+CORES = len(os.sched_getaffinity(0))
+FEW = 5  # of so many photos one has people, in the second comparison
 WIDTH, HEIGHT = 1280, 720  # px of a drawn photo
 SEEN = (640, 360)  # px that both detectors see
 NOISE, TRUNCATION = 0.15, 0.85  # as in the demo: two photos of a person differ a little
@@ -64,6 +68,14 @@ PACKAGES = ("deface==1.5.0", "onnx", "onnxruntime")  # it brings the OpenCV back
 BACKENDS = ("onnxrt", "opencv")
 VERSIONS = ("anonlib", "numpy", "opencv-python-headless", "openvino", "onnxruntime", "ray", "simplejpeg")
 ROOT = Path(__file__).resolve().parent.parent / ".bench"
+START = """
+import time
+began = time.monotonic()
+from anonlib.config import RayConfig
+from anonlib.execution.ray import start
+start(RayConfig(actors=2))
+print(time.monotonic() - began, flush=True)
+"""
 BOXES = """
 import json, sys
 from pathlib import Path
@@ -89,15 +101,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--memory", type=int, nargs="*", default=MEMORY, help="photos of the memory jobs")
     parser.add_argument("--actors", type=int, default=ACTORS)
-    parser.add_argument("--run", type=Path, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--floor", nargs=2, metavar=("FOLDER", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.run:
-        run_job(*options.run)
+    if options.floor:
+        print(bare(sorted(Path(options.floor[0]).iterdir()), options.floor[1]))
         return 0
     python, photos = deface_python(ROOT / "venv"), drawn_photos(ROOT / "photos", DRAWN)
     settings = {name: getattr(options, name) for name in ("job", "rounds", "actors")}
     result: Result = {"machine": machine(python), "settings": settings, "memory": {}}
     result["speed"] = speed(photos, options, python)
+    result["few faces"] = speed(few_faces(photos, ROOT / "empty"), options, python)
     result["faces"] = equal_faces(photos, python)
     say("k-diff")
     result["k-diff"] = anonlib_job(photos, min(FACES, len(photos)), "k-diff", options.actors)
@@ -147,6 +160,18 @@ def drawn_photos(folder: Path, many: int) -> Photos:
     return files
 
 
+def few_faces(photos: Photos, folder: Path) -> Photos:
+    """One photo of people, then FEW - 1 of places alone, and so on; drawn on first use and kept in `folder`."""
+    files = [folder / f"{number:05d}.jpg" for number in range(len(photos))]
+    if not all(file.exists() for file in files):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, file in enumerate(files):
+            rng = np.random.default_rng(number)
+            pixels = develop(draw_scene(WIDTH, HEIGHT, tuple(SCENES)[number % len(SCENES)], rng), rng)
+            file.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 92, colorsubsampling="420"))
+    return [(photos if number % FEW == 0 else files)[number] for number in range(len(photos))]
+
+
 def draw(number: int, generator: Generator) -> bytes:
     """The JPEG of one scene; the same number gives the same scene.
 
@@ -179,9 +204,11 @@ def speed(photos: Photos, options: argparse.Namespace, python: Path) -> Result:
         flags = ["--scale", "{}x{}".format(*SEEN), "--thresh", str(SCORE), "--backend", backend]
         runs[f"deface, {backend}"] = partial(deface_job, photos, options.job, python, flags)
     for precision in PRECISIONS:
-        suffix = "" if precision == PRECISIONS[0] else f", {precision}"
         for name, actors in (("Ray", options.actors), ("serial", 0)):
-            runs[f"anonlib, {name}{suffix}"] = partial(anonlib_job, photos, options.job, "solid", actors, precision)
+            runs[f"anonlib, {name}, {precision}"] = partial(
+                anonlib_job, photos, options.job, "solid", actors, precision
+            )
+        runs[f"floor, {precision}"] = partial(floor, photos, options.job, precision)
     # What deface's own dependencies give, at its own settings.
     runs["deface as installed"] = partial(deface_job, photos, AS_INSTALLED, python, ["--backend", "opencv"])
     rounds: list[dict[str, Result]] = []
@@ -198,14 +225,49 @@ def rates(rounds: Sequence[Mapping[str, Result]]) -> dict[str, float]:
     return {name: median(row[name]["images_s"] for row in rounds) for name in rounds[0]}
 
 
-def ratios(rounds: Sequence[Mapping[str, Result]]) -> dict[str, float]:
-    """anonlib's images/s over those of deface's backend with the better median: the median of the rounds' ratios."""
+def ratios(rounds: Sequence[Mapping[str, Result]]) -> dict[str, tuple[float, float, float]]:
+    """anonlib's images/s over those of deface's backend with the better median, and over the floor of its precision:
+    the least, the median and the greatest of the rounds' ratios."""
     speeds = rates(rounds)
     best = max((name for name in speeds if name.startswith("deface,")), key=lambda name: speeds[name])
     ours = [name for name in speeds if name.startswith("anonlib")]
     keys = [(name, name, "images_s") for name in ours]
     keys += [(n.replace("Ray", "Ray already running"), n, "images_s_ray_running") for n in ours if "Ray" in n]
-    return {f"{title} / {best}": median(r[n][key] / r[best]["images_s"] for r in rounds) for title, n, key in keys}
+    found = {}
+    for title, name, key in keys:
+        for other in (best, f"floor, {name.rpartition(', ')[2]}"):
+            each = sorted(row[name][key] / row[other]["images_s"] for row in rounds)
+            found[f"{title} / {other}"] = (each[0], median(each), each[-1])
+    return found
+
+
+def floor(photos: Photos, many: int, precision: str) -> Result:
+    """What all cores could do at best, in a process of its own (see `bare`)."""
+    folder = fresh(ROOT / "work") / "photos"
+    link(photos, many, folder)
+    command = [sys.executable, __file__, "--floor", str(folder), precision]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {"images": many, "images_s": float(printed)}
+
+
+def bare(files: Photos, precision: Any) -> float:
+    """images/s of the detector's network and of decoding and encoding JPEGs, where there are faces, on all cores."""
+    seen, (width, height) = (384, SEEN[0]), SEEN
+    engine = load_engine(model_bytes("centerface"), precision=precision, threads=CORES, sizes={seen})
+
+    def one(data: bytes) -> None:
+        batch = np.zeros((1, 3, *seen), np.float32)
+        small = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+        batch[0, :, :height] = small.transpose(2, 0, 1)
+        if engine(batch)[0].max() > SCORE:
+            simplejpeg.encode_jpeg(simplejpeg.decode_jpeg(data, "RGB"), 92, colorsubsampling="420")
+
+    contents = [file.read_bytes() for file in files]
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(one, contents[: 4 * CORES]))
+        began = time.monotonic()
+        list(pool.map(one, contents))
+        return len(contents) / (time.monotonic() - began)
 
 
 def deface_job(photos: Photos, many: int, python: Path, flags: Sequence[str]) -> Result:
@@ -233,42 +295,28 @@ def anonlib_job(
             "method.k": K,
             "detector.side": max(SEEN),
             "detector.score": SCORE,
-            "detector.precision": precision,
+            "precision": precision,
             "ray.actors": actors,
         }
     )
     (work / "job.yaml").write_text(config.to_yaml())
-    ran = run_process([sys.executable, __file__, "--run", *(str(work / n) for n in ("job.yaml", "result.json"))], look)
-    counts: Result = json.loads((work / "result.json").read_text())
+    ran = run_process([sys.executable, "-m", "anonlib", "run", str(work / "job.yaml")], look)
+    rounds = [
+        line for line in (ROOT / "last.log").read_text().splitlines() if line.startswith("{") and '"round"' in line
+    ]
+    stages = Counter[str]()
+    for line in map(json.loads, rounds):
+        stages[line["stage"]] += line["seconds"]
+    markers = [json.loads(path.read_text()) for path in (work / "release" / "commits").glob("*.json")]
+    counts = {name: sum(marker[name] for marker in markers) for name in ("images", "faces", "released", "no_face")}
     if counts["released"] + counts["no_face"] != many:
         raise SystemExit(f"benchmark: anonlib left photos out: {counts}")
-    working = ran["seconds"] - counts["stages"]["start of Ray"]
-    return counts | ran | {"images_s": many / ran["seconds"], "images_s_ray_running": many / working}
-
-
-def run_job(job_file: Path, out: Path) -> None:
-    """Run the job of a YAML file and write its counts and seconds a stage; surrogates are of the plan."""
-    config = load_config(job_file)
-    stages, began = {}, time.monotonic()
-
-    def lap(name: str) -> None:
-        nonlocal began
-        stages[name], began = time.monotonic() - began, time.monotonic()
-
-    if config.ray.actors != 0:
-        ray.start(config.ray)
-    lap("start of Ray")
-    from anonlib.job import Job
-
-    job = Job(config)
-    lap("open")
-    job.scan()
-    lap("scan")
-    plan = job.make_plan()
-    lap("plan")
-    summary = job.render(plan)
-    lap("render")
-    out.write_text(json.dumps(asdict(summary) | {"stages": stages}))
+    result = counts | ran | {"stages": stages, "images_s": many / ran["seconds"]}
+    if actors:
+        started = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, check=True).stdout
+        stages["start of Ray"] = float(started)
+        result["images_s_ray_running"] = many / (ran["seconds"] - stages["start of Ray"])
+    return result
 
 
 # ---- the same faces -------------------------------------------------------------------------------------------
@@ -394,8 +442,9 @@ def report(result: Mapping[str, Any]) -> str:
     """The result as Markdown."""
     on, speeds, settings = (result[name] for name in ("machine", "speed", "settings"))
     last = speeds["rounds"][-1]
-    jobs = {name: last[f"anonlib, {name}"] for name in ("Ray", "serial")} | {"k-diff": result["k-diff"]}
-    seconds = [(stage, *(f"{job['stages'][stage]:.2f}" for job in jobs.values())) for stage in jobs["Ray"]["stages"]]
+    jobs = {n: last[f"anonlib, {n}, {PRECISIONS[-1]}"] for n in ("Ray", "serial")} | {"k-diff": result["k-diff"]}
+    stages = dict.fromkeys(stage for job in jobs.values() for stage in job["stages"])
+    seconds = [(stage, *(f"{job['stages'].get(stage, 0):.2f}" for job in jobs.values())) for stage in stages]
     seconds += [("whole process", *(f"{job['seconds']:.2f}" for job in jobs.values()))]
     seconds += [("faces/s", *(f"{job['faces'] / job['seconds']:.1f}" for job in jobs.values()))]
     lines = [
@@ -405,8 +454,8 @@ def report(result: Mapping[str, Any]) -> str:
         f"{settings['rounds']} rounds\n",
     ]
     for head, rows in (
-        (("solid", "images/s"), [(name, f"{rate:.1f}") for name, rate in speeds["images_s"].items()]),
-        (("ratio", "median"), [(name, f"{ratio:.2f}") for name, ratio in speeds["ratios"].items()]),
+        *compared("solid", speeds),
+        *compared(f"one photo in {FEW} has people", result["few faces"]),
         (("faces found", "count"), result["faces"].items()),
         (("seconds", *jobs), seconds),
         (("photos", "peak PSS MiB"), [(many, f"{ran['peak_pss_mib']:.0f}") for many, ran in result["memory"].items()]),
@@ -414,6 +463,13 @@ def report(result: Mapping[str, Any]) -> str:
         rule = ["---", *["---:"] * (len(head) - 1)]
         lines += [f"| {' | '.join(map(str, row))} |" for row in (head, rule, *rows)] + [""]
     return "\n".join(lines)
+
+
+def compared(title: str, speeds: Result) -> list[tuple[Sequence[str], list[Sequence[str]]]]:
+    """Two tables, of images/s and of ratios."""
+    images = [(name, f"{rate:.1f}") for name, rate in speeds["images_s"].items()]
+    ratio = [(name, *(f"{value:.2f}" for value in each)) for name, each in speeds["ratios"].items()]
+    return [((title, "images/s"), [*images]), (("ratio", "least", "median", "greatest"), [*ratio])]
 
 
 if __name__ == "__main__":

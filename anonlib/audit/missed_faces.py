@@ -30,6 +30,7 @@ from anonlib.job import Job
 from anonlib.media.clip import frames_in
 from anonlib.media.codec import Picture, decode
 from anonlib.models.requirements import device_of
+from anonlib.models.runtime import Placement
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import release_store
 from anonlib.workspace.schemas import CLIP, GROW, QUARANTINED
@@ -73,10 +74,10 @@ def look_twice(
     cv2.setNumThreads(1)
     config = job.config
     side = min(round(SCALE * config.detector.side), LARGEST)
-    searching = config.detector.searching
-    detector = open_detector(searching, side=side, device=device_of(config))
+    searching, where = config.detector.searching, Placement(device_of(config))
+    detector = open_detector(searching, side=side, where=where)
     other = {"name": SECOND_DETECTOR, "path": None, "score": max(SECOND_SCORE, config.detector.score)}
-    second = open_detector(searching.model_copy(update=other), device=device_of(config))
+    second = open_detector(searching.model_copy(update=other), where=where)
     released = JobImages(config, job.dataset.format)
     images: list[float] = []
     missed: list[MissedFace] = []

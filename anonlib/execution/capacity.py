@@ -5,6 +5,8 @@ An actor takes one CPU and its GPUs of one machine: three actors of 0.4 GPUs do 
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from math import floor
@@ -12,14 +14,27 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import NamedTuple, TypeVar
 
+from anonlib.config import RayConfig
 from anonlib.errors import ConfigError, JobError
 
 _STEPS = 10_000  # Ray counts parts of a GPU in these
+_SMALL_BYTES = 1 << 30  # of input a core
 _PAUSE_S = 2.0
 _LOOK_S = 5.0
 
+_log = logging.getLogger(__name__)
+
 Row = TypeVar("Row")
 Say = Callable[[str], None]
+
+
+def fits_here(ray: RayConfig, size: int) -> bool:
+    """Whether a job that leaves it open runs in this process: its input of `size` bytes is done before Ray pays off."""
+    is_open = ray.actors is None and not ray.num_gpus and not (ray.address or os.environ.get("RAY_ADDRESS"))
+    if not is_open or size > _SMALL_BYTES * len(os.sched_getaffinity(0)):
+        return False
+    _log.info("%.0f MB of input are few: the job runs in this process, without Ray (ray.actors)", size / 1e6)
+    return True
 
 
 class ClusterNode(NamedTuple):

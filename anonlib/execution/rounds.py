@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from itertools import chain, count
 from typing import Protocol, TypeVar
@@ -52,11 +53,11 @@ class Runner(Protocol):
 def worker(make: MakeStage[Unit]) -> Callable[[Unit], UnitResult]:
     """Runs units on a stage that is built once; the first result has the seconds of that."""
     began = time.perf_counter()
-    stage, start = make(), [time.perf_counter() - began]
+    stage, start = make(), iter([time.perf_counter() - began])
 
     def run(unit: Unit) -> UnitResult:
         result = run_unit(stage, unit)
-        return replace(result, parts={**result.parts, "start": start.pop() if start else 0.0})
+        return replace(result, parts={**result.parts, "start": next(start, 0.0)})
 
     return run
 
@@ -83,22 +84,40 @@ def run_unit(stage: Stage[Unit], unit: Unit) -> UnitResult:
 
 
 class SerialRunner:
-    """One unit after another in this process, to the same bytes as RayRunner."""
+    """Units in this process, as many at once as `threads`, to the same bytes as RayRunner."""
 
     meter = Meter()
 
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
+
     def actors(self, units: int) -> int:
-        return 1
+        return max(1, min(self.threads, units))
 
     def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
-        if units:
-            yield from map(worker(make), units)
+        if not units:
+            return
+        run, threads = worker(make), self.actors(len(units))
+        if threads == 1:
+            yield from map(run, units)
+            return
+        pool, running = ThreadPoolExecutor(threads), set[Future[UnitResult]]()
+        try:
+            for unit in units:
+                running.add(pool.submit(run, unit))
+                # No unit waits in the pool, so that a job that is stopped ends with those at work.
+                if len(running) == threads:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            yield from (future.result() for future in as_completed(running))
+        finally:
+            pool.shutdown(wait=False)
 
 
 def open_runner(ray: RayConfig) -> Runner:
-    """The serial runner for `actors: 0`, else Ray."""
+    """The serial runner for `actors: 0`, on all cores, else Ray."""
     if ray.actors == 0:
-        return SerialRunner()
+        return SerialRunner(ray.threads)
     from anonlib.execution.ray import RayRunner
 
     return RayRunner(ray)

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.faces.regions import Images, Regions, Sizes, non_maximum
-from anonlib.models.runtime import Engine, Precision, load_engine
+from anonlib.models.runtime import Engine, Placement, load_engine
 
 Maps = NDArray[np.float32]
 _STRIDE, _MULTIPLE, _MAX_BATCH = 4, 32, 8
 _IOU, _MARGIN_SIDES = 0.3, 0.5
+_RATIOS = (9 / 16, 2 / 3, 3 / 4)
+"""Sides of the photos of cameras and phones, whose shapes the network is compiled for."""
 
 
 class CenterFaceDetector:
@@ -29,9 +31,11 @@ class CenterFaceDetector:
         self.engine, self.side, self.score = engine, side, score
 
     @classmethod
-    def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:
+    def open(cls, data: bytes, *, side: int, score: float, where: Placement) -> Self:
         """See Detector."""
-        return cls(load_engine(data, device=device, precision=precision), side=side, score=score)
+        short = {_padded(round(side * ratio)) for ratio in _RATIOS}
+        sizes = {size for one in short for size in ((one, _padded(side)), (_padded(side), one))}
+        return cls(load_engine(data, **vars(where), sizes=sizes), side=side, score=score)
 
     def detect(self, images: Images, full_sizes: Sizes | None = None) -> list[Regions]:
         """See Finder."""
@@ -41,7 +45,7 @@ class CenterFaceDetector:
         for index, size in enumerate(full):
             scale = min(1.0, self.side / max(size))
             sizes.append((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
-            padded = (-(-sizes[-1][0] // _MULTIPLE) * _MULTIPLE, -(-sizes[-1][1] // _MULTIPLE) * _MULTIPLE)
+            padded = (_padded(sizes[-1][0]), _padded(sizes[-1][1]))
             by_shape.setdefault(padded, []).append(index)
         found: dict[int, Regions] = {}
         for (height, width), members in by_shape.items():
@@ -64,6 +68,10 @@ class CenterFaceDetector:
         """One image's maps -> its faces, in px of what the network was shown."""
         heat, scale, offset, points = maps
         return decode(heat[0], scale, offset, points, self.score)
+
+
+def _padded(length: int) -> int:
+    return -(-length // _MULTIPLE) * _MULTIPLE
 
 
 def decode(heat: Maps, scale: Maps, offset: Maps, points: Maps, score: float) -> Regions:

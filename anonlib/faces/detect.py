@@ -16,7 +16,7 @@ from anonlib.faces.yuface import YuFaceDetector
 from anonlib.media.codec import Picture
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.runtime import Precision
+from anonlib.models.runtime import ON_ONE_CORE, Placement
 
 
 class Finder(Protocol):
@@ -36,7 +36,7 @@ class Detector(Finder, Protocol):
     needs_file: ClassVar[bool]  # whether it runs the user's own file at `detector.path`
 
     @classmethod
-    def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:
+    def open(cls, data: bytes, *, side: int, score: float, where: Placement) -> Self:
         """The detector of these weights (none: empty); `side`, `score`: see DetectorConfig. Raises ModelUnusable."""
         ...
 
@@ -47,7 +47,7 @@ class NoDetector:
     needs_file: ClassVar[bool] = False
 
     @classmethod
-    def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:
+    def open(cls, data: bytes, *, side: int, score: float, where: Placement) -> Self:
         """See Detector."""
         return cls()
 
@@ -119,9 +119,7 @@ def detector_file(settings: DetectorConfig) -> tuple[str, bytes] | None:
         raise ConfigError(f"detector.path: {path} has {len(files)} files det_*.onnx; give the path of one")
     try:
         data = files[0].read_bytes()
-        DETECTORS[of_file[0]].open(
-            data, side=settings.side, score=settings.score, device="cpu", precision=settings.precision
-        )
+        DETECTORS[of_file[0]].open(data, side=settings.side, score=settings.score, where=ON_ONE_CORE)
     except OSError as error:
         raise ConfigError(f"detector.path: {files[0]} cannot be read: {error.strerror}") from None
     except ModelUnusable as error:
@@ -134,8 +132,7 @@ def open_detector(
     models: Mapping[str, bytes] | None = None,
     *,
     side: int = 0,
-    device: str = "cpu",
-    precision: Precision = "f32",
+    where: Placement = ON_ONE_CORE,
 ) -> Finder:
     """What a job finds regions with, at another `side` if given; `models`: weights by name. Errors: see
     detector_file."""
@@ -147,8 +144,7 @@ def open_detector(
             weights[name] if name in weights else model_bytes(name) if name in MODELS else b"",
             side=side or config.side,
             score=config.score,
-            device=device,
-            precision=precision,
+            where=where.of(name),
         )
         for name in config.names
     ]

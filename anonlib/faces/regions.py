@@ -15,6 +15,11 @@ IN_ALPHA = "face in the alpha channel"
 """The kind of a face that shows on a background and not in the colours alone, so that none can be put in its place."""
 
 
+def why_hidden(kind: str) -> str:
+    """Why a region that is no face is under the fallback."""
+    return f"a {kind} is hidden and not replaced"
+
+
 @dataclass(frozen=True)
 class Regions:
     """Regions of one image, best first.

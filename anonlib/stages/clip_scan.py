@@ -25,7 +25,7 @@ from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face, together
 from anonlib.faces.track import WEAK, Track, cuts, link
 from anonlib.media.clip import ClipInfo, read_frames
-from anonlib.models.requirements import ModelBytes, device_of
+from anonlib.models.requirements import ModelBytes, placement
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import file_sha256
 
@@ -55,7 +55,7 @@ class ClipScanner:
     def __init__(self, job: JobConfig, models: ModelBytes, describer: Describer | None) -> None:
         self.job, self.describer = job, describer
         low = job.detector.model_copy(update={"score": WEAK * job.detector.score})
-        self.detector = open_detector(low, models, device=device_of(job), precision=job.detector.precision)
+        self.detector = open_detector(low, models, where=placement(job))
 
     def scan(self, path: Path, info: ClipInfo, name: str | None, given: Regions = NO_REGIONS) -> tuple[list[Row], int]:
         """Rows of FACES of a clip, a track each, without their keys; and how many frames it has. Raises ImageProblem.

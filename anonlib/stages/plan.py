@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from anonlib.config import JobConfig
 from anonlib.datasets import Shard
 from anonlib.execution.base import UnitResult, current
+from anonlib.faces.regions import why_hidden
 from anonlib.methods import method_of
-from anonlib.methods.base import Assignment, EarlierReleases, Method, Persons, SurrogateAssignment
+from anonlib.methods.base import Assignment, EarlierReleases, Persons, SurrogateAssignment
 from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.people import (
@@ -44,7 +45,7 @@ from anonlib.synthesis.textures.average import Portrait, member_texture, portrai
 from anonlib.workspace import tables
 from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_store, sha256
 from anonlib.workspace.ledger_store import LedgerStore
-from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, FILLS, IGNORED, SUBJECTS, SURROGATES
+from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS, SURROGATES
 from anonlib.workspace.schemas import PORTRAITS as PORTRAIT_ROWS
 
 ASSIGNED = (
@@ -81,6 +82,11 @@ class Plan:
     redacted: int
     disagreements: int
 
+    @classmethod
+    def of_redaction(cls, key: str) -> Plan:
+        """That of a redaction, which decides nothing."""
+        return cls(key, hashlib.sha256().hexdigest(), (), **dict.fromkeys(PLAN_COUNTS, 0))
+
 
 class PlanStage:
     """`run(shards)` writes subjects, classes, draws and assignments of a job, and claims the plan's marker last."""
@@ -99,19 +105,12 @@ class PlanStage:
         marker = self.store.plan()
         if marker is None:
             self._digest = hashlib.sha256()
-            written = self._write(shards) if self.method.synthesis else self._redact_all(shards)
+            # A redaction needs no subjects: every face gets the job's method.
+            written = self._write(shards) if self.method.synthesis else {"blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
             self.store.commit("plan", written | {"digest": self._digest.hexdigest()})
             marker = self.store.plan() or {}
         counts = {name: marker[name] for name in PLAN_COUNTS}
         return Plan(self.key, marker["digest"], tuple(marker["blocks"]), **counts)
-
-    def _redact_all(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        """A redaction needs no subjects: every face gets the job's method."""
-        for shard in shards:
-            regions = self.scan.faces(shard.shard_id, ASSIGNED)
-            redacted = [SurrogateAssignment((self.method.name,))] * regions.num_rows
-            self._publish(assignment_table(self.method, regions, redacted), "assignments", shard.shard_id)
-        return {"blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
         faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
@@ -206,7 +205,7 @@ class PlanStage:
                 redacted += not assigned.surrogates
                 of_face.append(assigned)
             first += faces.num_rows
-            self._publish(assignment_table(self.method, regions, of_face), "assignments", shard.shard_id)
+            self._publish(assignment_table(regions, of_face), "assignments", shard.shard_id)
             if planned.draws:
                 names = sorted({name for assigned in of_face for name in assigned.surrogates})
                 drawn = [{"surrogate": name, "draw": asdict(planned.draws[name])} for name in names]
@@ -224,13 +223,11 @@ class PlanStage:
         self._digest.update(f"{'/'.join(parts)} {self.store.write(table, *parts)}\n".encode())
 
 
-def assignment_table(method: Method, regions: pa.Table, of_face: Iterable[SurrogateAssignment]) -> pa.Table:
+def assignment_table(regions: pa.Table, of_face: Iterable[SurrogateAssignment]) -> pa.Table:
     """ASSIGNMENTS of a shard, by column, since meshes as Python numbers are large; what is no face is hidden."""
     faces = iter(of_face)
     assigned = [
-        next(faces)
-        if kind is None or (method.name in FILLS and kind != IGNORED)
-        else SurrogateAssignment(reason=f"a {kind} is hidden and not replaced")
+        next(faces) if kind is None else SurrogateAssignment(reason=why_hidden(kind))
         for kind in regions.column("kind").to_pylist()
     ]
     decided = {

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 
 from anonlib.codes import REASONS, Note, Problem, Reason, Stripped
 from anonlib.config import JobConfig
@@ -25,6 +27,7 @@ from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
 from anonlib.faces.mesh import FaceMesh
+from anonlib.faces.regions import why_hidden
 from anonlib.media import exact, jpeg
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture, encode
@@ -54,10 +57,14 @@ from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
 from anonlib.workspace.release import Naming
 from anonlib.workspace.schemas import (
+    ASSIGNMENTS,
     CLIP,
     ELLIPSES,
     EXACT,
+    FACES,
+    FILLS,
     IGNORED,
+    IMAGES,
     KEPT,
     LOT,
     NO_FACE,
@@ -67,12 +74,32 @@ from anonlib.workspace.schemas import (
     STILL,
 )
 from anonlib.workspace.secrets import open_in_worker
-from anonlib.workspace.tables import matrix
+from anonlib.workspace.tables import matrix, of_rows
 
 Rows = list[dict[str, Any]]
+ReadSample = tuple[Sample, Picture | ClipInfo | ImageProblem]
 _HELD = 64
 """Replacements that a worker holds."""
+_REDACTED = [name for name in ASSIGNMENTS.names if name in FACES.names]
+"""Columns of FACES that a redaction needs."""
 _COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
+
+
+@dataclass
+class ShardWork:
+    """A shard that is being rendered: IMAGES and ASSIGNMENTS of the samples at hand, by key, and what came of all.
+
+    `rows` and `figures`: see MANIFEST and RENDERED; `left_out`: what in the shard is no image, by kind.
+    """
+
+    shard: Shard
+    writer: ShardWriter
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    planned: dict[str, Rows] = field(default_factory=lambda: defaultdict(list))
+    surrogates: PlannedSurrogates | None = None
+    rows: Rows = field(default_factory=list)
+    figures: Rows = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 class RenderStage:
@@ -109,17 +136,33 @@ class RenderStage:
         """Render one shard; safe to repeat and to race, since the same shard gives the same bytes."""
         if finished := self._finished(shard):
             return finished
-        watch = current()
-        watch.read += shard.bytes
+        current().read += shard.bytes
+        return self.write(shard, self._add_planned)
+
+    def write(self, shard: Shard, add_all: Callable[[ShardWork], None]) -> UnitResult:
+        """Commit a shard, to which `add_all` adds the samples."""
         with scratch() as folder:
-            rows, figures = Rows(), Rows()
             name, keep = self.naming.new_shard(shard.shard_id), frozenset(self.job.keep_fields)
             with self.dataset.writer(shard, folder / "shard", keep, name) as writer:
-                self._write(shard, writer, rows, figures)
-            rows.sort(key=lambda row: row.pop("position"))
-            publish_reasons(self.notes, shard.shard_id, rows)
-            with watch.timed("publish"):
-                return self._publish(shard, writer, self.naming.sorted(rows), figures)
+                add_all(work := ShardWork(shard, writer))
+            work.rows.sort(key=lambda row: row.pop("position"))
+            publish_reasons(self.notes, shard.shard_id, work.rows)
+            with current().timed("publish"):
+                return self._publish(work)
+
+    def add(self, work: ShardWork, samples: Iterable[ReadSample], images: Rows, faces: Rows) -> None:
+        """Redact samples that were just scanned, with their rows of IMAGES and FACES as these tables would hold them.
+
+        What was decoded smaller than it is and has a face is decoded again.
+        """
+        self._know(work, of_rows(images, IMAGES), of_rows(faces, FACES))
+        for sample, picture in samples:
+            with current().timed("decode"):
+                whole = isinstance(picture, ClipInfo) or (
+                    isinstance(picture, Picture) and picture.rgb.shape[:2] == picture.size
+                )
+                read = self._read(work, sample, picture if whole else None)
+            self._render(work, [(sample, read)])
 
     def _finished(self, shard: Shard) -> UnitResult | None:
         """What the marker says, if another job was faster. Raises StorageError if this attempt must not go on.
@@ -135,68 +178,88 @@ class RenderStage:
         marker = self.release.committed(self.naming.shard(shard.shard_id))
         return None if marker is None else _result(shard, marker)
 
-    def _write(self, shard: Shard, writer: ShardWriter, rows: Rows, figures: Rows) -> None:
-        """Every photo of a shard, chunk by chunk, in order."""
-        planned: dict[str, Rows] = defaultdict(list)
+    def _add_planned(self, work: ShardWork) -> None:
+        """Every sample of a shard that was scanned and planned before, chunk by chunk, in order."""
+        shard = work.shard
         with current().timed("read"):
-            scanned = {row["key"]: row for row in self.scan.images(shard.shard_id).to_pylist()}
-            for row in self.plan.assignments(shard.shard_id).to_pylist():
-                planned[row["key"]].append(row)
-            surrogates = PlannedSurrogates(self.plan, self.keyring, shard.shard_id)
-
-        def untouched(sample: Sample) -> bool:
-            known = scanned.get(sample.key)
-            exact_wanted = self.job.outside == "exact" and known is not None and known["exact"]
-            return exact_wanted and not planned[sample.key] and not self.active.of(shard.shard_id, sample.key)
-
-        def read(sample: Sample) -> Picture | ClipInfo | ImageProblem:
-            known = scanned.get(sample.key)
-            if known is None:
-                return ImageProblem(Reason.NOT_SCANNED)
-            if known["problem"] is not None and not self.active.released(shard.shard_id, sample.key):
-                return ImageProblem(REASONS[known["reason"]], known["problem"])
-            if sample.image is not None and known["digest"] not in (None, layout.sha256(sample.image)):
-                return ImageProblem(Reason.CHANGED)
-            if sample.image is not None and untouched(sample):
-                return _without_pixels(known)
-            picture = read_or_open(sample, self.job)
-            if isinstance(picture, ClipInfo) and layout.file_sha256(path_of(sample)) != known["digest"]:
-                return ImageProblem(Reason.CHANGED)
-            return picture.plain if isinstance(picture, Picture) and self.job.outside == "reencode" else picture
-
-        # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
-        most = self.job.limits.chunk if self.checker else 1
+            if self.method.synthesis:
+                planned = self.plan.assignments(shard.shard_id)
+                work.surrogates = PlannedSurrogates(self.plan, self.keyring, shard.shard_id)
+            else:
+                planned = self.scan.faces(shard.shard_id, _REDACTED)
+            self._know(work, self.scan.images(shard.shard_id), planned)
 
         def cost(sample: Sample) -> int:
-            return len(sample.image or b"") if untouched(sample) else sample_bytes(sample, self.job, copies=2)
+            if self._untouched(work, sample):
+                return len(sample.image or b"")
+            return sample_bytes(sample, self.job, copies=2)
 
-        bounds = {"most": most, "budget": self.job.shard_bytes}
-        for chunk in chunks_ahead(read, self.dataset.read(shard), cost, timed=current().timed, **bounds):
-            readable = self._readable(shard, chunk, planned, rows, scanned)
-            self._render([photo for photo in readable if isinstance(photo, ImageState)], surrogates)
-            with current().timed("encode"):
-                rows += [self._finish(item, writer, shard, surrogates) for item in readable]
-            for item in readable:
-                key = self.naming.key(shard.shard_id, item.sample.key)
-                figures += [face.figures(key) for face in item.faces]
-            del readable
+        # Only the checker gains from many photos at once; one at a time stays in the processor's cache.
+        bounds = {"most": self.job.limits.chunk if self.checker else 1, "budget": self.job.shard_bytes}
+        samples, read = self.dataset.read(shard, work.left_out), partial(self._read, work)
+        for chunk in chunks_ahead(read, samples, cost, timed=current().timed, **bounds):
+            self._render(work, chunk)
 
-    def _readable(
-        self,
-        shard: Shard,
-        chunk: list[tuple[Sample, Picture | ClipInfo | ImageProblem]],
-        planned: Mapping[str, Rows],
-        rows: Rows,
-        scanned: Mapping[str, dict[str, Any]],
-    ) -> list[ImageState | ClipState]:
+    def _know(self, work: ShardWork, images: pa.Table, planned: pa.Table) -> None:
+        """Note IMAGES of samples to come, and their ASSIGNMENTS, of a redaction their FACES."""
+        work.images = {row["key"]: row for row in images.to_pylist()}
+        work.planned = defaultdict(list)
+        rows = planned.to_pylist() if self.method.synthesis else self._redactions(planned)
+        for row in rows:
+            work.planned[row["key"]].append(row)
+
+    def _redactions(self, faces: pa.Table) -> Rows:
+        """FACES as ASSIGNMENTS: a redaction needs no plan, since every face gets the job's method."""
+        rows: Rows = faces.select(_REDACTED).to_pylist()
+        for row in rows:
+            hidden = row["kind"] is not None and (self.method.name not in FILLS or row["kind"] == IGNORED)
+            row |= {"surrogates": [] if hidden else [self.method.name]}
+            row |= {"reason": why_hidden(row["kind"]) if hidden else None}
+        return rows
+
+    def _untouched(self, work: ShardWork, sample: Sample) -> bool:
+        known, shard = work.images.get(sample.key), work.shard.shard_id
+        exact_wanted = self.job.outside == "exact" and known is not None and known["exact"]
+        return exact_wanted and not work.planned[sample.key] and not self.active.of(shard, sample.key)
+
+    def _read(
+        self, work: ShardWork, sample: Sample, read: Picture | ClipInfo | ImageProblem | None = None
+    ) -> Picture | ClipInfo | ImageProblem:
+        """A sample's photo at its own size, or its clip; it is `read` where that is given, just as it was scanned."""
+        known = work.images.get(sample.key)
+        if known is None:
+            return ImageProblem(Reason.NOT_SCANNED)
+        if known["problem"] is not None and not self.active.released(work.shard.shard_id, sample.key):
+            return ImageProblem(REASONS[known["reason"]], known["problem"])
+        if sample.image is not None and known["digest"] not in (None, layout.sha256(sample.image)):
+            return ImageProblem(Reason.CHANGED)
+        if sample.image is not None and self._untouched(work, sample):
+            return _without_pixels(known)
+        picture = read or read_or_open(sample, self.job)
+        if isinstance(picture, ClipInfo) and layout.file_sha256(path_of(sample)) != known["digest"]:
+            return ImageProblem(Reason.CHANGED)
+        return picture.plain if isinstance(picture, Picture) and self.job.outside == "reencode" else picture
+
+    def _render(self, work: ShardWork, chunk: Sequence[ReadSample]) -> None:
+        """Replace the faces of a chunk, and write it."""
+        readable = self._readable(work, chunk)
+        self._replace_all([photo for photo in readable if isinstance(photo, ImageState)], work.surrogates)
+        with current().timed("encode"):
+            work.rows += [self._finish(item, work) for item in readable]
+        for item in readable:
+            key = self.naming.key(work.shard.shard_id, item.sample.key)
+            work.figures += [face.figures(key) for face in item.faces]
+
+    def _readable(self, work: ShardWork, chunk: Sequence[ReadSample]) -> list[ImageState | ClipState]:
         """Readable photos and clips with their planned faces; unreadable ones get their row at once."""
         readable: list[ImageState | ClipState] = []
+        shard = work.shard
         for sample, picture in chunk:
             if isinstance(picture, ImageProblem):
-                rows.append(self._row(sample, shard, QUARANTINED, Problem(picture.reason, str(picture))))
+                work.rows.append(self._row(sample, shard, QUARANTINED, Problem(picture.reason, str(picture))))
                 continue
             faces = []
-            for row in planned[sample.key]:
+            for row in work.planned[sample.key]:
                 tries, hide = list(row["surrogates"] or ()), self.fallback.kind
                 method = self.method.name if tries else hide
                 fallback = (LOT if tries else hide) if row["reason"] else None
@@ -205,7 +268,7 @@ class RenderStage:
                     faces[-1] = FaceState(row, KEPT, [], fallback=IGNORED, reason="it lies in an ignore area")
             decision = self.active.of(shard.shard_id, sample.key)
             if isinstance(picture, ClipInfo):
-                clip = ClipState(sample, picture, faces, scanned[sample.key]["frames"])
+                clip = ClipState(sample, picture, faces, work.images[sample.key]["frames"])
                 carry_out(decision, clip, self.fallback.kind)
                 readable.append(clip)
                 continue
@@ -218,7 +281,7 @@ class RenderStage:
             readable.append(photo)
         return readable
 
-    def _render(self, chunk: list[ImageState], surrogates: PlannedSurrogates) -> None:
+    def _replace_all(self, chunk: list[ImageState], surrogates: PlannedSurrogates | None) -> None:
         """Replace and check every face of a chunk; a photo that fails keeps the reason and loses its pixels."""
         open_faces = [(photo, face) for photo in chunk for face in photo.faces]
         while open_faces:
@@ -232,7 +295,7 @@ class RenderStage:
                 face.tries.pop(0)
             open_faces = [(photo, face) for photo in chunk if id(photo) in again for face in photo.faces]
 
-    def _paint(self, faces: Pairs, surrogates: PlannedSurrogates) -> None:
+    def _paint(self, faces: Pairs, surrogates: PlannedSurrogates | None) -> None:
         """Paint faces into their images; fills last: what they take from around a face must not be a face that is still
         to be replaced."""
         with current().timed("replace"):
@@ -274,7 +337,7 @@ class RenderStage:
         alone = [[(photo, face) for photo, face in faces if id(photo) == number] for number in photos]
         return [pair for pairs in alone for pair in self._still_matching(checker, pairs)]
 
-    def _replace(self, photo: ImageState, face: FaceState, surrogates: PlannedSurrogates) -> None:
+    def _replace(self, photo: ImageState, face: FaceState, surrogates: PlannedSurrogates | None) -> None:
         """Paint one face into `photo.out`, by its next surrogate if it has one left, else by the redaction."""
         if photo.problem is not None or face.method == KEPT:
             return
@@ -293,26 +356,26 @@ class RenderStage:
             self.fallback.apply(photo.out, face)
         photo.problem = failure.problem(Reason.REPLACE_FAILED)
 
-    def _replacement(self, name: str, surrogates: PlannedSurrogates) -> Replacement:
+    def _replacement(self, name: str, surrogates: PlannedSurrogates | None) -> Replacement:
         """The replacement by this name, the last few held for all threads; raises LookupError if there is none."""
         with self._lock:
             if name in self._held:
                 self._held[name] = self._held.pop(name)
                 return self._held[name]
-        replacement = self.method.replacement(name, surrogates)
+        source: Any = surrogates  # a redaction asks for none
+        replacement = self.method.replacement(name, source)
         with self._lock:
             self._held[name] = replacement
             if len(self._held) > _HELD:
                 del self._held[next(iter(self._held))]
         return replacement
 
-    def _finish(
-        self, photo: ImageState | ClipState, writer: ShardWriter, shard: Shard, surrogates: PlannedSurrogates
-    ) -> dict[str, Any]:
+    def _finish(self, photo: ImageState | ClipState, work: ShardWork) -> dict[str, Any]:
         """Encode and write a photo or a clip; returns its row."""
+        shard = work.shard
         if isinstance(photo, ClipState):
             with scratch() as folder:
-                return self._finish_clip(photo, writer, shard, surrogates, folder)
+                return self._finish_clip(photo, work, folder)
         if photo.problem is None:
             try:
                 with contained("encoding a photo") as failure:
@@ -325,25 +388,23 @@ class RenderStage:
         if photo.problem is not None:
             return self._row(photo.sample, shard, QUARANTINED, photo.problem, photo)
         new = self.naming.key(shard.shard_id, photo.sample.key) if self.job.rekey else None
-        writer.write(photo.sample, data, new)
+        work.writer.write(photo.sample, data, new)
         status = RELEASED if photo.faces else NO_FACE
         row = self._row(photo.sample, shard, status, None, photo)
         return row | {"output_sha256": layout.sha256(data), "outside": outside}
 
-    def _finish_clip(
-        self, clip: ClipState, writer: ShardWriter, shard: Shard, surrogates: PlannedSurrogates, folder: Path
-    ) -> dict[str, Any]:
+    def _finish_clip(self, clip: ClipState, work: ShardWork, folder: Path) -> dict[str, Any]:
         """Render and write a clip; returns its row."""
-        file = None
+        file, shard = None, work.shard
         if clip.problem is None:
-            paint = partial(self._paint, surrogates=surrogates)
+            paint = partial(self._paint, surrogates=work.surrogates)
             mesh = self._mesh if self.method.synthesis else None
             file = ClipRenderer(self.job, mesh, self.fallback.kind, paint, self._refused).render(clip, folder)
         if file is None:
             return self._row(clip.sample, shard, QUARANTINED, clip.problem, clip)
         new = self.naming.key(shard.shard_id, clip.sample.key) if self.job.rekey else None
         digest = layout.file_sha256(file)
-        writer.write(clip.sample, file, new)
+        work.writer.write(clip.sample, file, new)
         row = self._row(clip.sample, shard, RELEASED if clip.faces else NO_FACE, None, clip)
         return row | {"output_sha256": digest, "outside": REENCODED}
 
@@ -397,13 +458,14 @@ class RenderStage:
         content = layout.file_sha256(sample.clip) if sample.clip else sample.image
         return self.keyring.digest(Purpose.INPUT, content).hex() if content else None
 
-    def _publish(self, shard: Shard, writer: ShardWriter, rows: Rows, figures: Rows) -> UnitResult:
+    def _publish(self, work: ShardWork) -> UnitResult:
         """Data, then manifest, then marker, replacing nothing; takes its data back if another job commits meanwhile."""
-        name, created = self.naming.shard(shard.shard_id), list[str]()
-        self.notes.write_faces(name, figures)
+        shard, rows, created = work.shard, self.naming.sorted(work.rows), list[str]()
+        name = self.naming.shard(shard.shard_id)
+        self.notes.write_faces(name, work.figures)
         try:
             files = {}
-            for path, local in writer.outputs():
+            for path, local in work.writer.outputs():
                 files[path] = layout.file_sha256(local)
                 current().written += local.stat().st_size
                 if finished := self._finished(shard):
@@ -414,7 +476,7 @@ class RenderStage:
                 return finished
             manifest = self.release.create_manifest(name, rows)
             vouched = self.active.vouched(shard.shard_id, self.keyring)
-            marker = _marker(name, self.key, files, manifest, rows) | vouched
+            marker = _marker(name, self.key, files, manifest, rows, work.left_out) | vouched
             if not self.release.commit(name, marker) and self.release.committed(name) != marker:
                 other = f"Another job, or this one with other decisions, committed shard {shard.shard_id} meanwhile"
                 both = f"{self.release.marker(name)} and certificate.json in {self.release.storage.uri}"
@@ -426,9 +488,14 @@ class RenderStage:
 
 
 def _marker(
-    name: str, run: str, files: Mapping[str, str], manifest: str, rows: Iterable[Mapping[str, Any]]
+    name: str,
+    run: str,
+    files: Mapping[str, str],
+    manifest: str,
+    rows: Iterable[Mapping[str, Any]],
+    left_out: Mapping[str, int],
 ) -> dict[str, Any]:
-    """The marker of a shard whose manifest holds these rows."""
+    """The marker of a shard whose manifest holds these rows; `left_out`: what in it is no image, by kind."""
     status = Counter(row["status"] for row in rows)
     faces = [face for row in rows for face in row["faces"]]
     return {
@@ -442,6 +509,7 @@ def _marker(
         "no_face": status[NO_FACE],
         "quarantined": status[QUARANTINED],
         "fallbacks": sum(face["fallback"] in ELLIPSES for face in faces),
+        **({"left_out": dict(sorted(left_out.items()))} if left_out else {}),
     }
 
 
@@ -487,5 +555,6 @@ def quarantine_shard(
     ]
     publish_reasons(layout.render_store(stores, run_key), shard.shard_id, rows)
     manifest = release.create_manifest(name, naming.sorted(rows))
-    marker = _marker(name, run_key, {}, manifest, rows) | active.vouched(shard.shard_id, naming.keyring)
+    left_out = (scan.committed(shard.shard_id) or {}).get("left_out", {})
+    marker = _marker(name, run_key, {}, manifest, rows, left_out) | active.vouched(shard.shard_id, naming.keyring)
     return _result(shard, marker) if release.commit(name, marker) else None

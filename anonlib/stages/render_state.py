@@ -30,7 +30,7 @@ from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
 from anonlib.methods.base import released_digest
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
-from anonlib.models.requirements import ModelBytes, device_of, load
+from anonlib.models.requirements import ModelBytes, load, placement
 from anonlib.privacy.keys import Keyring
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.describe import happiness
@@ -205,7 +205,7 @@ class OutputRecheck:
         self, job: JobConfig, models: ModelBytes, near: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None
     ) -> None:
         self.recognizer = Recognizer(SECOND_RECOGNIZER, load(models, SECOND_RECOGNIZER, job))
-        self.detector = open_detector(job.detector.searching, models, side=_VIEW, device=device_of(job))
+        self.detector = open_detector(job.detector.searching, models, side=_VIEW, where=placement(job))
         self._near = near
         self._described_by = near and Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
 

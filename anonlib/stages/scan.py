@@ -7,11 +7,11 @@ run for one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 
@@ -27,7 +27,7 @@ from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
-from anonlib.models.requirements import ModelBytes, device_of
+from anonlib.models.requirements import ModelBytes, placement
 from anonlib.stages.clip_scan import ClipScanner, clip_row, path_of
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
@@ -101,6 +101,23 @@ class Beside:
         return {name, f"json:{name}", *(f"{ending}.{name}" for ending in MEDIA_EXTENSIONS)}
 
 
+class Chunk(NamedTuple):
+    """Samples as they were read, maybe smaller than they are, and their rows of IMAGES and FACES."""
+
+    samples: list[ReadSample]
+    images: list[Row]
+    faces: list[Row]
+
+
+@dataclass
+class Scanned:
+    """What a scan has found in a shard so far: rows of IMAGES and FACES in the order of the samples."""
+
+    images: list[Row] = field(default_factory=list)
+    faces: list[Row] = field(default_factory=list)
+    beside: Beside = field(default_factory=Beside)
+
+
 class ScanStage:
     """Holds the models; `run(shard)` writes faces/SHARD and images/SHARD and claims the marker."""
 
@@ -110,44 +127,56 @@ class ScanStage:
         cv2.setNumThreads(1)
         self.job, self.dataset = job, dataset
         self.store: ScanStore = scan_store(stores, key)
-        self.detector = open_detector(job.detector, models, device=device_of(job), precision=job.detector.precision)
+        self.detector = open_detector(job.detector, models, where=placement(job))
         self.describer = Describer(job, models) if "facemesh" in models else None
         self.clips = ClipScanner(job, models, self.describer)
         self.least_side = None if self.describer else job.detector.side
 
     def run(self, shard: Shard) -> UnitResult:
         """Scan one shard; safe to repeat and to race."""
-        images: list[Row] = []
-        faces: list[Row] = []
-        beside = Beside()
+        scanned = Scanned()
+        for _ in self.chunks(shard, scanned, self.job.shard_bytes):
+            pass
+        self.publish(shard, scanned)
+        return UnitResult(shard.shard_id, images=len(scanned.images), faces=len(scanned.faces))
+
+    def chunks(self, shard: Shard, scanned: Scanned, budget: int) -> Iterator[Chunk]:
+        """Scan a shard into `scanned`, chunk by chunk, two of which take at most `budget` bytes."""
         current().read += shard.bytes
         read = partial(read_or_open, job=self.job, least_side=self.least_side)
         cost = partial(sample_bytes, job=self.job, least_side=self.least_side)
-        bounds = {"most": self.job.limits.chunk, "budget": self.job.shard_bytes}
-        samples = self.dataset.read(shard, beside.left_out)
-        for chunk in chunks_ahead(read, samples, cost, timed=current().timed, **bounds):
-            beside.add((sample for sample, _ in chunk), self.job.input)
-            for of_clips, group in groupby(self._readable(chunk, images), lambda known: isinstance(known[1], ClipInfo)):
+        samples, most = self.dataset.read(shard, scanned.beside.left_out), self.job.limits.chunk
+        for chunk in chunks_ahead(read, samples, cost, most=most, budget=budget, timed=current().timed):
+            scanned.beside.add((sample for sample, _ in chunk), self.job.input)
+            images: list[Row] = []
+            faces: list[Row] = []
+            known = self._readable(chunk, images, len(scanned.images))
+            for of_clips, group in groupby(known, lambda item: isinstance(item[1], ClipInfo)):
                 readable = list(group)
                 faces += self._follow(readable) if of_clips else self._describe(readable)
-        order = {row["key"]: row["position"] for row in images}
-        faces.sort(key=lambda row: (order[row["key"]], row["index"]))
-        for face in faces:
-            face["face_id"] = f"{shard.shard_id}/{face['key']}#{face['index']}"
-        counts = Counter(face["key"] for face in faces)
-        for row in images:
-            row["faces"] = counts[row["key"]]
-        with current().timed("publish"):
-            digests = self.store.write(shard.shard_id, faces, images)
-            unreadable = sum("reason" in row for row in images)
-            self.store.commit(shard.shard_id, _marker(shard, len(images), len(faces), unreadable, beside) | digests)
-        return UnitResult(shard.shard_id, images=len(images), faces=len(faces))
+            for face in faces:
+                face["face_id"] = f"{shard.shard_id}/{face['key']}#{face['index']}"
+            counts = Counter(face["key"] for face in faces)
+            for row in images:
+                row["faces"] = counts[row["key"]]
+            scanned.images += images
+            scanned.faces += faces
+            yield Chunk([*chunk], images, faces)
 
-    def _readable(self, chunk: list[ReadSample], images: list[Row]) -> list[Any]:
-        """The readable photos and clips of a chunk, each a Photo or a ReadableClip; every sample gets its row."""
+    def publish(self, shard: Shard, scanned: Scanned) -> None:
+        """Write the tables of a shard and claim its marker."""
+        with current().timed("publish"):
+            digests = self.store.write(shard.shard_id, scanned.faces, scanned.images)
+            unreadable = sum("reason" in row for row in scanned.images)
+            counts = len(scanned.images), len(scanned.faces), unreadable
+            self.store.commit(shard.shard_id, _marker(shard, *counts, scanned.beside) | digests)
+
+    def _readable(self, chunk: Sequence[ReadSample], images: list[Row], first: int) -> list[Any]:
+        """The readable photos and clips of a chunk, each a Photo or a ReadableClip; every sample gets its row, by
+        positions from `first` on."""
         readable: list[Any] = []
         for sample, picture in chunk:
-            row: Row = {"key": sample.key, "position": len(images), "faces": 0}
+            row: Row = {"key": sample.key, "position": first + len(images), "faces": 0}
             images.append(row)
             try:
                 self._given(sample, picture)

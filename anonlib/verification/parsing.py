@@ -97,7 +97,8 @@ class ReleasedMethod(BaseModel):
 
 
 class Marker(BaseModel):
-    """commits/SHARD.json; `decisions` and `painted` where a reviewer decided on images of the shard."""
+    """commits/SHARD.json; `left_out`: what in the shard is no image, by kind; `decisions` and `painted` where a
+    reviewer decided on images of the shard."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -111,6 +112,7 @@ class Marker(BaseModel):
     no_face: int
     quarantined: int
     fallbacks: int
+    left_out: dict[Annotated[str, AfterValidator(kind_of_left_out)], Annotated[int, Field(gt=0)]] = {}
     decisions: str | None = None
     painted: str | None = None
 

@@ -8,6 +8,7 @@ is read as a stream; what is held is a name a file and a pseudonym a person.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,10 +77,11 @@ def verify(release: Storage, key: str | None = None) -> Verified:
     require(given, f"the certificate is signed by the key {certificate.public_key}, not by the one that was given")
     certificate.check_signature("the certificate")
     note = _check_note(release, certificate)
-    leaves = []
+    leaves, left_out = [], Counter(note.left_out)
     vouched = {schemas.CERTIFICATE, RUN_NOTE, *(table.path for table in certificate.tables)}
     for shard in parsing.shards_of(release, note.shards):
         leaves.append(shard.leaf)
+        left_out.update(shard.marker.left_out)
         vouched |= {schemas.marker_path(shard.shard), schemas.manifest_path(shard.shard), *shard.marker.files}
     same = merkle_root(leaves) == certificate.merkle_root
     require(same, "the markers and manifests are not those that were signed: their Merkle root differs")
@@ -96,7 +98,7 @@ def verify(release: Storage, key: str | None = None) -> Verified:
     require(same, f"the certificate counts {certificate.counts}, the manifests {counter.counts}")
     kept = tuple(note.keep_fields)
     return Verified(
-        certificate, key is not None, len(vouched), table.rows, table.people, kept, audit, note.promised, note.left_out
+        certificate, key is not None, len(vouched), table.rows, table.people, kept, audit, note.promised, left_out
     )
 
 

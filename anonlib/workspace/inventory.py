@@ -10,6 +10,7 @@ from typing import Any
 from anonlib.config import JobConfig
 from anonlib.datasets import Shard
 from anonlib.errors import JobError, NotFound
+from anonlib.models.requirements import best_precision
 from anonlib.storage import Storage
 from anonlib.workspace import tables
 from anonlib.workspace.layout import INVENTORY, INVENTORY_NOTE, JobStores, json_bytes, sha256
@@ -30,6 +31,14 @@ def read_note(workspace: Storage) -> dict[str, Any] | None:
             "read; give this job a new workspace and output, or finish it with that version"
         )
     return note
+
+
+def with_precision(job: JobConfig, workspace: Storage) -> JobConfig:
+    """The job, `precision: auto` as the workspace has pinned it, or as this machine computes best before it has."""
+    if job.precision != "auto":
+        return job
+    pinned = (read_note(workspace) or {}).get("precision") or best_precision(job)
+    return job.model_copy(update={"precision": pinned})
 
 
 def read_inventory(stores: JobStores) -> list[Shard]:
@@ -62,6 +71,7 @@ def claim_inventory(
     # Not claimed where it exists: a role that may only read the workspace can render from it.
     if not workspace.exists(INVENTORY_NOTE):
         note = {"inventory": sha256(data), "shards": len(shards), "input": job.input.uri, "layout": LAYOUT}
+        note["precision"] = job.precision
         note |= {"left_out": dict(left_out())}
         workspace.claim(INVENTORY_NOTE, json_bytes(note))
     check_inventory(job, stores, shards)

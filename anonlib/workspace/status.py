@@ -58,7 +58,8 @@ class Summary:
         """Add up the markers of a release, whose run.json is `run`."""
         names = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
         counts = {name: sum(int(marker[name]) for marker in markers) for name in names}
-        return cls(len(run["shards"]), len(markers), **counts, left_out=run.get("left_out", {}))
+        left_out = sum((Counter(of.get("left_out", {})) for of in (run, *markers)), Counter[str]())
+        return cls(len(run["shards"]), len(markers), **counts, left_out=dict(sorted(left_out.items())))
 
     @property
     def code(self) -> int:

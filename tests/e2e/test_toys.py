@@ -27,7 +27,7 @@ from anonlib.job import Job
 from anonlib.methods import METHODS, method_of
 from anonlib.methods.base import Method, Region, Replacement, SurrogateSource
 from anonlib.models.cache import model_bytes
-from anonlib.models.runtime import Precision
+from anonlib.models.runtime import Placement
 from anonlib.privacy.strata import Stratum
 from anonlib.storage import Storage, open_storage
 from anonlib.synthesis.base import DecoderNotes, IdentityDraw, PublicFaces
@@ -193,9 +193,8 @@ class SignFinder:
         self.faces = faces
 
     @classmethod
-    def open(cls, data: bytes, *, side: int, score: float, device: str, precision: Precision) -> SignFinder:
-        return cls(CenterFaceDetector.open(model_bytes("centerface"), side=side, score=score, device=device,
-                                           precision=precision))  # fmt: skip
+    def open(cls, data: bytes, *, side: int, score: float, where: Placement) -> SignFinder:
+        return cls(CenterFaceDetector.open(model_bytes("centerface"), side=side, score=score, where=where))
 
     def detect(
         self, images: Sequence[NDArray[np.uint8]], full_sizes: Sequence[tuple[int, int]] | None = None

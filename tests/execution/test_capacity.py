@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.config import JobConfig
+from anonlib.config import JobConfig, RayConfig
 from anonlib.errors import ConfigError, JobError
 from anonlib.execution import capacity
-from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, fail_when_no_nodes, wait_for_room
+from anonlib.execution.capacity import (
+    ClusterNode,
+    actor_capacity,
+    check_shape,
+    fail_when_no_nodes,
+    fits_here,
+    wait_for_room,
+)
 
 HEAD = ClusterNode(cpus=0)
 LOOK_S = 0.01
@@ -52,6 +59,16 @@ def test_what_fits_never_takes_more_than_there_is(num_gpus: float, sizes: list[t
     for fit, (cpus, gpus) in zip(fits, sizes, strict=True):
         assert 0 <= fit <= cpus and round(fit * num_gpus, 3) <= gpus
     assert actor_capacity([ClusterNode(*size) for size in sizes], num_gpus) == sum(fits)
+
+
+def test_a_job_that_leaves_it_open_needs_no_ray_for_a_small_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert fits_here(RayConfig(), 1 << 20)
+    assert not fits_here(RayConfig(), 1 << 50)
+    for decided in (RayConfig(actors=1), RayConfig(num_gpus=0.5), RayConfig(address="here:1")):
+        assert not fits_here(decided, 1 << 20)
+    monkeypatch.setenv("RAY_ADDRESS", "here:1")
+    assert not fits_here(RayConfig(), 1 << 20)
 
 
 def test_gpus_that_ray_cannot_give_are_refused_with_the_job_and_the_shards_of_an_actor_share_its_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,21 @@ def test_every_unit_has_an_outcome_and_only_what_failed_outside_of_the_unit_halt
     assert "ValueError: bad" in str(results["value"].details)
     assert results["storage"].error == "The disk is full."
     assert [result.halts for result in results.values()] == [False, False, True, False]
+
+
+def test_units_run_on_all_cores_and_no_more_are_begun_once_nobody_listens() -> None:
+    together, begun = threading.Barrier(3, timeout=20), list[str]()
+
+    class Meeting:
+        def run(self, unit: str) -> UnitResult:
+            begun.append(unit)
+            together.wait()
+            return UnitResult(unit)
+
+    results = SerialRunner(threads=3).run(Meeting, [str(number) for number in range(30)])
+    assert next(results).error is None
+    results.close()  # type: ignore[attr-defined]
+    assert len(begun) <= 6
 
 
 def test_an_interrupt_is_not_swallowed() -> None:

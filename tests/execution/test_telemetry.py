@@ -91,15 +91,16 @@ def test_the_exporter_counts_what_the_release_counts(tmp_path: Path) -> None:
     values = meter.values
     assert (summary.images, summary.quarantined) == (5, 2)
     for name in ("images", "faces", "quarantined", "fallbacks"):
-        assert values[f"{name}_total", "render"] == getattr(summary, name), name
-    outcomes = {outcome: values["units_total", "scan", outcome] for outcome in ("done", "failed")}
+        counted = sum(values[f"{name}_total", stage] for stage in ("redact", "render"))
+        assert counted == getattr(summary, name), name
+    outcomes = {outcome: values["units_total", "redact", outcome] for outcome in ("done", "failed")}
     assert outcomes == {"done": 3, "failed": 4}
-    assert (values["units_total", "render", "done"], values["units_total", "render", "quarantined"]) == (3, 1)
+    assert (values["units_total", "scan", "failed"], values["units_total", "render", "quarantined"]) == (3, 1)
     for direction in ("read", "written"):
-        assert values["bytes_total", "render", direction] > 1000
+        assert values["bytes_total", "redact", direction] > 1000
     for part in ("start", "read", "decode", "detect", "publish"):
-        assert values["seconds_total", "scan", part] > 0, part
-    cpu, gpu = (values["actor_seconds_total", "scan", resource] for resource in ("cpu", "gpu"))
+        assert values["seconds_total", "redact", part] > 0, part
+    cpu, gpu = (values["actor_seconds_total", "redact", resource] for resource in ("cpu", "gpu"))
     assert 0 < gpu == pytest.approx(cpu / 2)
     assert {name for name, *_ in values} == {name.removeprefix("anonlib_") for name in METRICS}
 

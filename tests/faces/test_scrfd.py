@@ -72,7 +72,7 @@ def test_a_job_hides_what_the_users_network_finds_and_names_its_digest(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"name": "yolo"}, "there is no detector 'yolo'; it is one of centerface, scrfd, yuface"),
+        ({"name": "yolo"}, "there is no detector 'yolo'; it is one of centerface, none, scrfd, yuface"),
         ({"name": "centerface,scrfd"}, "scrfd needs detector.path"),
         ({"name": "centerface", "path": "x.onnx"}, "detector.path belongs to detectors of your own files"),
         ({"name": "scrfd", "path": "missing.onnx"}, "missing.onnx cannot be read"),
@@ -94,8 +94,6 @@ def test_a_file_that_is_no_scrfd_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=sentence):
             detector_file(settings(path))
-    with pytest.raises(ConfigError, match="runs in f32"):
-        detector_file(settings(scrfd(tmp_path / "d.onnx"), precision="bf16"))
     with pytest.raises(ConfigError, match=r"has 0 files det_\*\.onnx"):
         (tmp_path / "empty").mkdir()
         detector_file(settings(tmp_path / "empty"))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from anonlib.config import LimitsConfig, no_job
 from anonlib.datasets import Sample
 from anonlib.media.codec import decode, decoded_bytes
-from anonlib.media.prefetch import chunks_ahead, sample_bytes
+from anonlib.media.prefetch import chunks_ahead, one_ahead, sample_bytes
 from anonlib.media.sandbox import header_bytes_apart
 from tests.support import bombs, photos
 
@@ -178,3 +178,21 @@ def test_a_file_over_the_limit_is_not_even_sent_to_a_decoder() -> None:
     job = no_job().model_copy(update={"limits": LimitsConfig(image_mib=0.001)})
     data = ENCODED["JPEG"]
     assert sample_bytes(Sample("a", data, "jpg"), job) == len(data)
+
+
+def test_the_next_item_is_made_meanwhile_and_what_making_it_raises_comes_at_its_turn() -> None:
+    made, asked = list[int](), threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in (1, 2):
+            made.append(number)
+            yield number
+        asked.set()
+        raise ValueError("three")
+
+    coming = one_ahead(items())
+    assert next(coming) == 1 and next(coming) == 2
+    assert asked.wait(20)
+    with pytest.raises(ValueError, match="three"):
+        next(coming)
+    assert list(one_ahead(iter([]))) == []

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from anonlib.errors import BackendMissing, DeviceLost
-from anonlib.models import runtime
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.runtime import Batch, Engine, load_engine, prepare, rows_at_once
+from anonlib.models.runtime import Batch, Engine, Placement, load_engine, prepare, rows_at_once
 
 BAD = 13.0
 FACES = [n for n, m in MODELS.items() if m.input.size and m.input.channels == 3]
@@ -31,8 +30,7 @@ def crops(name: str, count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("name", [*FACES, "centerface"])
-def test_a_row_has_the_same_bits_alone_in_any_batch_and_every_time(name: str, backend, monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "_OFTEN", 2)  # from the second call on, a shape is compiled for itself
+def test_a_row_has_the_same_bits_alone_in_any_batch_and_every_time(name: str, backend) -> None:
     engine = load_engine(model_bytes(name), backend=backend)
     batch = prepare(MODELS[name], crops(name, 6))
     first = engine(batch)
@@ -82,14 +80,14 @@ def test_prepare_follows_the_card() -> None:
 
 def test_openvino_reports_to_nobody() -> None:
     """Its import would send an event to Google Analytics, in a thread, from every process of a job."""
-    code = "import sys; from anonlib.models import runtime as r; r.has_bf16(); print(sys.modules['openvino_telemetry'])"
+    code = "import sys; from anonlib.models import runtime as r; r._core(); print(sys.modules['openvino_telemetry'])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "None\n"
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_a_network_asked_by_four_threads_gives_the_bits_that_it_gives_to_one(backend: Any) -> None:
-    engine = load_engine(model_bytes("mobileface"), backend=backend)
+    engine = load_engine(model_bytes("mobileface"), backend=backend, threads=2)
     batch = np.random.default_rng(0).normal(size=(12, 3, 112, 112)).astype(np.float32)
     alone = [engine(batch[i : i + 3])[0] for i in range(0, 12, 3)]
     with ThreadPoolExecutor(4) as pool:
@@ -97,9 +95,23 @@ def test_a_network_asked_by_four_threads_gives_the_bits_that_it_gives_to_one(bac
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
+def test_a_size_that_is_compiled_apart_has_the_same_bits_on_any_number_of_threads() -> None:
+    picture = prepare(MODELS["centerface"], crops("centerface", 1))
+    one, two = (load_engine(model_bytes("centerface"), threads=n, sizes={picture.shape[2:]}) for n in (1, 2))
+    answers = [engine(picture) for engine in (one, two, one, two)]
+    assert all(np.array_equal(a, b) for answer in answers for a, b in zip(answer, answers[0], strict=True))
+    assert np.allclose(answers[0][0], load_engine(model_bytes("centerface"))(picture)[0], atol=1e-4)
+
+
+def test_bfloat16_is_for_networks_whose_answers_hold_in_it() -> None:
+    where = Placement("cpu", "bf16", 2)
+    assert where.of("centerface") == where
+    assert {where.of(name).precision for name in ("dlib-resnet", "scrfd")} == {"f32"}
+
+
 def on_gpu(run: Callable[[Batch], list[Batch]]) -> Engine:
     """The way of an engine to a GPU, which is played by `run`."""
-    return Engine("cuda", run, (3,), on_gpu=True)
+    return Engine("cuda", [run], (3,), on_gpu=True)
 
 
 @pytest.mark.parametrize("count", [1, 5, 32, 33, 80])

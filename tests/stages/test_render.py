@@ -212,11 +212,11 @@ def test_a_lost_shard_has_a_row_for_every_image(finished: Run, tmp_path: Path, m
     rounds: list[str] = []
     publish = render_module.RenderStage._publish
 
-    def never(self: Any, shard: Any, *rest: Any) -> Any:
-        if shard.shard_id == "00001":
-            rounds.append(shard.shard_id)
+    def never(self: Any, work: Any) -> Any:
+        if work.shard.shard_id == "00001":
+            rounds.append(work.shard.shard_id)
             raise OSError("injected")
-        return publish(self, shard, *rest)
+        return publish(self, work)
 
     monkeypatch.setattr(render_module.RenderStage, "_publish", never)
     summary, output = run(runs.rendered_but(finished, tmp_path, "00001", "00002"))

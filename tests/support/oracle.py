@@ -143,7 +143,7 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
         place = root / "runs" / name
         if source in scanned:
             shutil.copytree(scanned[source], place / "workspace" / "scan", dirs_exist_ok=True)
-        made = run_job(source, place, method=dict(method), accept_licences=ACCEPTED, **changes)
+        made = run_job(source, place, method=dict(method), accept_licences=ACCEPTED, precision="f32", **changes)
         scanned.setdefault(source, made.workspace / "scan")
         return name, made
 
@@ -176,7 +176,7 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
 
 def on_ray(serial: Run, root: Path) -> Path:
     """The release of the same job by two actors on two shards each, in small chunks."""
-    how = {"ray": {"actors": 2, "shards": 2}, "limits": {"chunk": 5, "memory_mib": 4}}
+    how = {"ray": {"actors": 2, "shards": 2}, "limits": {"chunk": 5, "memory_mib": 4}, "precision": "f32"}
     config = job(serial.input, root, **how, accept_licences=ACCEPTED)
     with started(config, root / "process") as run:
         assert run.finish() == 0, run.complaints

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.errors import JobError
+from anonlib.errors import ConfigError, JobError
 from anonlib.job import Job
+from anonlib.models import requirements
 from anonlib.storage import open_storage
 from anonlib.workspace.inventory import LAYOUT, read_inventory, read_note
 from anonlib.workspace.layout import INVENTORY_NOTE, open_stores
@@ -35,6 +36,21 @@ def test_opening_a_job_writes_nothing(config: JobConfig, tmp_path: Path) -> None
     before = contents(tmp_path)
     assert Job(config).keyring.check() == opened.keyring.check()
     assert contents(tmp_path) == before
+
+
+def test_a_job_computes_as_it_began_and_is_refused_where_that_cannot_be(
+    config: JobConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requirements, "has_bf16", lambda: True)
+    began = Job(config.model_copy(update={"precision": "auto"}))
+    began._begin()
+    monkeypatch.setattr(requirements, "has_bf16", lambda: False)
+    later = Job(config.model_copy(update={"precision": "auto"}))
+    assert began.config.precision == later.config.precision == "bf16" and later.scan_key == began.scan_key
+    with pytest.raises(ConfigError, match="began so"):
+        later.run()
+    other = Job(config.model_copy(update={"precision": "f32"}))
+    assert other.scan_key != began.scan_key
 
 
 def test_a_workspace_of_another_version_is_refused_and_can_be_purged(config: JobConfig) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from anonlib.audit.evidence.evidence import CROP, JUDGES, SIDE, Look, frame
 from anonlib.audit.evidence.skin import crispness
-from anonlib.config import JobConfig
+from anonlib.config import JobConfig, RayConfig
 from anonlib.faces import align
 from anonlib.faces.detect import open_detector
 from anonlib.faces.embed import AttributeReader, Recognizer, model_input
@@ -27,8 +27,8 @@ from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
 from anonlib.faces.regions import FACE, Regions, labelled_face
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import ARCFACE_POINTS, VERIFIERS
-from anonlib.models.requirements import device_of, load
-from anonlib.models.runtime import Precision, has_bf16
+from anonlib.models.requirements import best_precision, device_of, load
+from anonlib.models.runtime import Placement, Precision
 from anonlib.synthesis.canonical import pose_of, shape_model
 from anonlib.synthesis.describe import sharpness
 from anonlib.workspace.schemas import EXPRESSIONS, EYES, MESH_POINTS
@@ -40,8 +40,6 @@ LOOKED_WITH = (*RECOGNIZERS, *JUDGES, "facemesh", "iris", "age-gender", "express
 SAME_PLACE = 0.35
 """How far a detection's centre may lie from the original's, in longer sides of the original's box."""
 
-_HALF = frozenset({"fr-feature", "facenet", "faceres", "antispoof", "age-gender", "expression"})
-"""Networks that read in bfloat16 where the CPU computes in it, two to sixteen times as fast (docs/models.md)."""
 _MOST_OBSERVERS = 8
 _ALIGNED = 112
 """Side in px of what ARCFACE_POINTS are the five points of."""
@@ -59,9 +57,11 @@ class Observer:
 
     def __init__(self, config: JobConfig) -> None:
         cv2.setNumThreads(1)
-        models, half = {name: model_bytes(name) for name in LOOKED_WITH}, precision(config)
-        engines = {name: load(models, name, config, half if name in _HALF else "f32") for name in LOOKED_WITH}
-        self.detector = open_detector(config.detector.searching, device=device_of(config))
+        # Several observers look at the same time, each on a core.
+        how = {"precision": precision(config), "ray": RayConfig(actors=1, num_gpus=config.ray.num_gpus)}
+        config, models = config.model_copy(update=how), {name: model_bytes(name) for name in LOOKED_WITH}
+        engines = {name: load(models, name, config) for name in LOOKED_WITH}
+        self.detector = open_detector(config.detector.searching, where=Placement(device_of(config)))
         self.mesh, self.eyes = FaceMesh(engines["facemesh"], engines["iris"]), EyeReader(engines["iris"])
         self.recognizers = [Recognizer(name, engines[name]) for name in RECOGNIZERS]
         self.judges = {name: engines[name] for name in JUDGES}
@@ -168,8 +168,8 @@ class Observers:
 
 
 def precision(config: JobConfig) -> Precision:
-    """In what the networks compute here whose answers stay the same in bfloat16."""
-    return "bf16" if device_of(config) == "cpu" and has_bf16() else "f32"
+    """In what the networks compute here whose answers hold in bfloat16, where the job does not want f32."""
+    return "f32" if config.precision == "f32" else best_precision(config)
 
 
 def nearest(faces: Regions, box: NDArray[np.float32]) -> Regions:
