@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from anonlib.faces import topology
 from anonlib.faces.mesh import mouth_opening
-from anonlib.synthesis.base import Extent, FaceTexture, Floats, Pixels
+from anonlib.synthesis.base import Extent, FaceTexture, Floats, Mask, Pixels
 from anonlib.synthesis.canonical import (
     RINGS,
     SIZE,
@@ -47,11 +49,11 @@ from anonlib.synthesis.light import (
     skin_region,
     toned,
 )
-from anonlib.synthesis.matte import Cover, matte, outlined, ramp
+from anonlib.synthesis.matte import Cover, coarser, finer, matte, mixed, outlined, ramp
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
 from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, bare, glasses, over_forehead, without_rims
 from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of
-from anonlib.synthesis.textures.average import detail_of
+from anonlib.synthesis.textures.average import detail_of, to_side
 
 _EXPRESSION = 8
 """Directions of expression that a new face takes over: more tell whose it is, and no mouth opens better for them
@@ -64,6 +66,10 @@ _EDGE: dict[Extent, tuple[tuple[float, float, float], ...]] = {
 }
 """Between which factors over the oval a surrogate ends: sideways, up, down."""
 _FINE = 4
+_COARSE = 45.0
+"""Px between the eyes at which what is smooth is fine enough."""
+_MIDDLE = np.array([0.5, 0.5, 0], np.float32)  # of a px
+_DIMMED = np.log(np.arange(256, dtype=np.float32) + np.float32(DIM))
 _RIM, _CALM, _SKIN = 0.94, (0.84, 0.95), 0.07
 """Of the oval: how far out it is sampled, and from where to where what it shows comes down to skin, log units."""
 _SOFT = 0.015  # how softly it ends at cheeks and chin, eye distances
@@ -97,8 +103,9 @@ class Rendered:
 class Composite:
     """Where a surrogate of a neutral `shape` (468, 3) goes in a photo: the photo's `view` (h, w, 3), its `ground`
     without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, the `shade` (3,)
-    of its skin (light.shade_of), `skin_grid` where its relief is read, `skin` (h, w) how surely it is skin; its `eyes`,
-    the `grain` of its skin, the `opening` of the mouth and the `eye_distance` px; else as in Rendered."""
+    of its skin (light.shade_of), `skin_grid` where its relief is read, `skin` (h, w) how surely it is skin; the `part`
+    that is painted, in whose px its `eyes` and `mouth` are; the `grain` of its skin, the `opening` of the mouth and the
+    `eye_distance` px; else as in Rendered."""
 
     view: Pixels
     ground: Pixels
@@ -114,22 +121,21 @@ class Composite:
     skin: Floats
     opening: float
     eye_distance: float
+    part: tuple[slice, slice]
     origin: tuple[int, int]
     coverage: float
     bare: float
 
     def paint(self, detail: Floats, happy: float, age: float) -> Rendered:
         """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with skin of this `age` (years)."""
-        laid_out = laid(shrunk(calmed(detail), self.eye_distance), self.grid)
-        pixels = from_log(lit(laid_out, self.light, self.shade))
-        pixels = draw_mouth(draw_eyes(pixels, self.eyes, self.light), self.mouth, self.light, happy)
-        synthetic = in_its_colours(self.view, pixels)
-        part = _box(self.alpha)
-        grid, alpha, ground, patch = self.skin_grid[part], self.alpha[part], self.ground[part], self.ground.copy()
-        relief = relief_at(grid, self.eye_distance, self.shape, age)
+        part = self.part
+        light, alpha, patch = self.light[part], self.alpha[part], self.ground.copy()
+        pixels = from_log(lit(laid(calmed(shrunk(detail, self.eye_distance)), self.grid[part]), light, self.shade))
+        pixels = draw_mouth(draw_eyes(pixels, self.eyes, light), self.mouth, light, happy)
+        relief = relief_at(self.skin_grid[part], self.eye_distance, self.shape, age)
         skin = self.skin[part] * (alpha > _SHOWS)
-        sharp = as_sharp(synthetic[part], self.grain, skin, relief, seed_of(self.shape))
-        patch[part] = np.clip(np.rint(ground + alpha[..., None] * (sharp - ground)), 0, 255).astype(np.uint8)
+        sharp = as_sharp(in_its_colours(self.view, pixels), self.grain, skin, relief, seed_of(self.shape))
+        patch[part] = mixed(patch[part], cv2.convertScaleAbs(sharp), alpha)
         return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
 
 
@@ -169,18 +175,24 @@ def place(
     shape = with_lips(with_lids(neutral + model.expression_of(source, _EXPRESSION), source, gaze), source, happy)
     source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
     x0, y0, x1, y1 = box_around(np.concatenate([source_vertices, vertices])[:, :2], image.shape, _MARGIN)
-    view = image[y0:y1, x0:x1]
+    view = np.ascontiguousarray(image[y0:y1, x0:x1])
     origin = np.array([x0, y0, 0], np.float32)
     source_vertices, vertices = source_vertices - origin, vertices - origin
     detail, light = detail_of(view, source_vertices, GLASSES_STEP)
     residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
-    # Where each px of the view lies in the canonical frame: of the source's face, and of the surrogate's.
-    source_grid, _ = frame.map_out(source_vertices, y1 - y0, x1 - x0)
-    grid, covered = frame.map_out(vertices, y1 - y0, x1 - x0)
+    # What is smooth is computed at every step-th px: where it lies in the canonical frame of the source's face, and of
+    # the surrogate's, and what is known of that place.
+    step = max(1, round(pose.scale / _COARSE))
+    source_grid, _ = frame.map_out(_coarser(source_vertices, step), *coarser(view[..., 0], step).shape)
+    grid, covered = frame.map_out(_coarser(vertices, step), *source_grid.shape[:2])
+    grid = _spilled(grid, covered)
     light_out = sampled(light.field(STEP), grid, STEP)
     zone, feather, inner, skin_here = split(sampled(_of_surrogate(extent), grid))
     source_zone, hull, skin_there, source_sides = split(sampled(_of_source(extent), source_grid))
-    inside = hull > 0.5
+    feather, inside, skin_here, skin_there, reached = (
+        finer(of, step, view) for of in (feather, hull, skin_here, skin_there, covered.astype(np.float32))
+    )
+    inside = inside > 0.5
     cover = Cover(
         np.minimum(zone, source_zone),
         np.minimum(sampled(side_zone(), grid), source_sides),
@@ -191,47 +203,64 @@ def place(
     bared = view
     if glasses(detail) > 0:
         bared = np.where(inside[..., None], without_rims(view, source_vertices, pose.scale), view)
-    unlike = np.log(bared + np.float32(DIM)) - np.log(from_log(light_out) + np.float32(DIM))
-    distance = furthest(unlike)
-    spread = min(SPREAD * float(np.median(distance[inside])), STRICT) if inside.any() else STRICT
-    kept, ground = matte(bared, unlike, spread, inside, cover, pose.scale)
+    skin = from_log(light_out)
+    unlike = np.asarray(cv2.LUT(bared, _DIMMED), np.float32) - finer(np.log(skin + np.float32(DIM)), step, view)
+    distance, thin = furthest(unlike), np.s_[::step, ::step]
+    spread = min(SPREAD * float(np.median(distance[thin][inside[thin]])), STRICT) if inside[thin].any() else STRICT
+    kept, ground = matte(bared, unlike, spread, inside, cover, pose.scale, step)
     if extent == "skin":
         # Below the eyes it ends at the outline as the photo would show it.
-        seen = filled(vertices[oval, :2], *covered.shape)
-        seen[inner > 0.5] = 1  # a cheek that hides the far part of the oval
+        seen = filled(vertices[oval, :2], *inside.shape)
+        seen[finer(inner, step, view) > 0.5] = 1  # a cheek that hides the far part of the oval
         outline = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), max(0.6, _SOFT * pose.scale))
         outline = np.minimum(1.5 * outline, 1)
-        feather = outline + cover.above * (np.maximum(feather, outline) - outline)
-    alpha = feather * (1 - kept) * covered
+        feather = outline + finer(cover.above, step, view) * (np.maximum(feather, outline) - outline)
+    alpha = feather * (1 - kept) * (reached > 0.5)
     # Above the new face its skin runs out into the source's, whose shine would end there as a stain.
     across = np.abs(grid[..., 0] - SIZE / 2) / (
         float(np.ptp(frame.points[oval, 0])) / 2
     )  # beyond the temples is background
-    shine = ramp(unlike.min(axis=2), _SHINE) * (1 - kept) * ramp(np.asarray(feather, np.float32), (0, 0.25))
-    shine *= cover.above * ramp(across, _TEMPLES)
-    ground = np.rint(ground + shine[..., None] * (from_log(light_out) - ground)).astype(np.uint8)
-    alpha = np.asarray(cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
+    forehead = finer(cover.above * ramp(across, _TEMPLES), step, view) * ramp(feather, (0, 0.25))
+    part = _box(forehead)
+    shine = ramp(_least(unlike[part]), _SHINE) * (1 - kept[part]) * forehead[part]
+    ground[part] = mixed(ground[part], finer(cv2.convertScaleAbs(skin), step, view)[part], shine)
+    alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
     face = inside & (kept < 0.5)
     ground = outlined(ground, face, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     shown, tone = bare(residual, light), toned(residual, light.spread, extent)
-    skin_grid = grid
-    if extent == "skin":
-        grid = np.where(covered[..., None], sampled(_rim(), grid), grid)
-    light_out, opening = light_out + sampled(tone, grid, STEP), mouth_opening(shape)
     beside = (distance < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
     grain = Grain.of(view, skin_there > _SURE, beside)
-    drawn = Eyes.of(vertices, gaze, neutral), Mouth.of(vertices, pose.scale)
-    whole = (*drawn, grain, neutral, skin_grid, skin_here, opening, pose.scale)
-    return Composite(view, ground, grid, light_out, shade_of(residual), alpha, *whole, (x0, y0), coverage, shown)
+    read = np.where(covered[..., None], sampled(_rim(), grid), grid) if extent == "skin" else grid
+    field = finer(light_out + sampled(tone, read, STEP), step, view)
+    part = _box(alpha)
+    drawn = vertices - np.array([part[1].start or 0, part[0].start or 0, 0], np.float32)
+    looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, neutral
+    whole = (*looks, finer(grid, step, view), skin_here, mouth_opening(shape), pose.scale, part)
+    return Composite(
+        view, ground, finer(read, step, view), field, shade_of(residual), alpha, *whole, (x0, y0), coverage, shown
+    )
+
+
+def _coarser(vertices: Floats, step: int) -> Floats:
+    """Vertices (n, 3) in px that are `step` times as large."""
+    return np.asarray((vertices + _MIDDLE) / step - _MIDDLE, np.float32)
+
+
+def _spilled(grid: Floats, covered: Mask) -> Floats:
+    """A grid (h, w, 2) whose px that are not `covered` (h, w) are as those beside them, so that nothing is mixed with
+    the corner of the frame."""
+    known = cv2.merge([covered.astype(np.float32)] * 2)
+    near = cv2.blur(grid * known, (3, 3)) / np.maximum(cv2.blur(known, (3, 3)), 1e-3)
+    return np.asarray(np.where(known > 0, grid, near), np.float32)
 
 
 def calmed(detail: Floats) -> Floats:
     """A detail (S, S, 3) of any S, log, without what is not skin at its rim: there donors have hair, ears and shade,
     which a turned head would show large."""
-    limit = cv2.merge([cv2.resize(_limit(), detail.shape[1::-1], interpolation=cv2.INTER_LINEAR)] * 3)
+    limit = cv2.merge([to_side(_limit(), len(detail))] * 3)
     return np.asarray(cv2.min(cv2.max(detail, -limit), limit), np.float32)
 
 
@@ -239,11 +268,23 @@ def lit(detail: Floats, light: Floats, shade: Floats) -> Floats:
     """A detail (h, w, 3) in a light (h, w, 3), log, with shadows in the colours of the photo's (`shade`). What shines
     on dark skin would be white or orange stains on bright skin, so brightness nears white without reaching it, and what
     colour differs from skin is bounded."""
-    grey = brightness_of(detail)[..., None]
-    red, green, blue = split(light)
-    room = np.maximum(_WHITE - np.maximum(np.maximum(red, green), blue), _LEAST_ROOM)[..., None]
-    shine = np.where(grey > 0, room * np.tanh(grey / room) * SHADE, grey * shade)
-    return np.asarray(light + shine + _COLOUR * np.tanh((detail - grey * SHADE) / _COLOUR), np.float32)
+    grey = brightness_of(detail)
+    room = np.maximum(_WHITE + _least(-light), _LEAST_ROOM)
+    dark_and_shine = cv2.merge([np.minimum(grey, 0), room * _tanh(np.maximum(grey, 0) / room)])
+    out = light + cv2.transform(dark_and_shine, np.stack([shade, SHADE], axis=1))
+    out += np.float32(_COLOUR) * _tanh(cv2.transform(detail, (np.eye(3) - SHADE[:, None] / 3) / _COLOUR))
+    return out
+
+
+def _least(values: Floats) -> Floats:
+    """The smallest of the channels, (h, w, 3) -> (h, w)."""
+    red, green, blue = cv2.split(values)
+    return np.asarray(cv2.min(cv2.min(red, green), blue), np.float32)
+
+
+def _tanh(values: NDArray[Any]) -> Floats:
+    """The hyperbolic tangent of (h, w, ...), by cv2.exp, which is faster."""
+    return np.asarray(1 - 2 / (cv2.exp(2 * values) + 1), np.float32)
 
 
 @cache

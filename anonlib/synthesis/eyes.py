@@ -11,7 +11,6 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from anonlib.faces.gaze import CONTOURS, eye_frame
 from anonlib.synthesis.base import Floats
@@ -50,10 +49,11 @@ _COLOURS = np.array(
     ]
 )
 """Irises over the white beside them, from dark brown to blue, at these shares of surrogates in bright skin."""
-_VEINS, _CARUNCLE = np.array([0.92, 0.68, 0.64]), np.array([0.78, 0.55, 0.52])
+_VEINS, _CARUNCLE = np.array([[0.92, 0.68, 0.64], [0.78, 0.55, 0.52]], np.float32)[..., None, None]
 """Of the corners of an eye: their colour over its white, and that of the inner one over lit skin."""
 _DARK, _BRIGHT = 90.0, 175.0  # grey levels of lit skin up to which every iris is brown, and from which any is
 _FIBRES = (7, 11, 17, 23, 31, 43)
+_PIECES = 8  # straight ones that a curve is drawn in between two points
 
 
 @dataclass(frozen=True)
@@ -132,72 +132,92 @@ def draw_eyes(pixels: Floats, eyes: Eyes, light: Floats) -> Floats:
         if x1 - x0 < 2 or y1 - y0 < 2:
             continue
         part = np.s_[y0:y1, x0:x1]
-        out[part] = _drawn(out[part], eyes, eye, np.array([x0, y0]), light[part], bright)
+        out[part] = _drawn(planes(out[part]), eyes, eye, (x0, y0), light[part], bright).transpose(1, 2, 0)
     return out
 
 
-def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: Floats, light: Floats, bright: float) -> Floats:
-    """One eye over the px (h, w, 3) of its part of the view, which begins at `origin` (x, y), in skin so `bright`."""
-    right, down, width = eye_frame(eyes.upper[eye][[0, -1]])
-    middle = eyes.upper[eye][[0, -1]].mean(axis=0)
-    rows, columns = np.mgrid[0 : skin.shape[0], 0 : skin.shape[1]].astype(np.float32)
-    place = np.stack([columns, rows], axis=-1) + origin
+def _drawn(skin: Floats, eyes: Eyes, eye: int, origin: tuple[int, int], light: Floats, bright: float) -> Floats:
+    """One eye over the planes (3, h, w) of its part of the view, which begins at `origin` (x, y), in skin so `bright`,
+    under a `light` (h, w, 3)."""
+    ends = eyes.upper[eye][[0, -1]]
+    _, _, width = eye_frame(ends)
     # In the eye's frame: x from -.5 at the left corner to .5; px below the upper and above the lower lid; x outwards.
-    x, y = (place - middle) @ right / width, (place - middle) @ down
-    upper, lower = (
-        curve(x, (edge - middle) @ right / width, (edge - middle) @ down) for edge in (eyes.upper[eye], eyes.lower[eye])
-    )
-    below, above, outwards = y - upper, lower - y, x if eye else -x
-    tone = light.reshape(-1, 3).mean(axis=0)
+    (x, y), points = in_frame(ends, origin, skin.shape[1:], eyes.upper[eye], eyes.lower[eye], eyes.iris[eye][None])
+    upper, lower = (curve(x, *edge.T) for edge in points[:2])
+    below, above = y - upper, lower - y
+    x, iris = x / width, points[2][0]
+    away, outwards = np.abs(x), x if eye else -x
+    tone = light.reshape(-1, 3).mean(axis=0)[:, None, None]
     lit, white = np.exp(tone), white_of(tone)
     # The white is a ball in the shadow of the lids, reddish towards its corners, most where the tears gather.
     shade = 1.04 - 0.65 * np.exp(-np.maximum(below, 0) / (0.075 * width)) - 1.2 * x**2
     shade -= 0.3 * np.exp(-np.maximum(above, 0) / (0.05 * width))
-    ball = white * (1 - np.clip((np.abs(x) - 0.14) / 0.3, 0, 1)[..., None] * (1 - _VEINS))
+    ball = white * (1 - np.clip((away - 0.14) / 0.3, 0, 1) * (1 - _VEINS))
     ball = over(ball, lit * _CARUNCLE, np.exp(-(((outwards + 0.5) / 0.09) ** 2)))
-    offset = (place - eyes.iris[eye]) @ np.stack([right / eyes.flat[eye], down], axis=1) / eyes.radius
+    across, down = (x * width - iris[0]) / (eyes.radius * float(eyes.flat[eye])), (y - iris[1]) / eyes.radius
     soft = 1 / eyes.radius
     share = 1 - 0.6 * float(np.clip((_BRIGHT - bright) / (_BRIGHT - _DARK), 0, 1))
-    iris = _iris(offset, share, np.random.default_rng(eyes.seed), soft) * white
-    ball = over(ball, iris, _disc(offset, 1.0, max(1.5 * soft, 0.25))) * shade[..., None]
+    coloured, disc = _iris(across, down, share, np.random.default_rng(eyes.seed), soft)
+    ball = over(ball, coloured * white, disc) * shade
     side = 0.3 if light[:, -1].mean() > light[:, 0].mean() else -0.3  # the light's reflection is on its own side
-    spot = _disc(offset - np.array([side, -0.28]), 0.16, max(1.3 * soft, 0.16))
+    spot = _disc(np.hypot(across - side, down + np.float32(0.28)), 0.16, max(1.3 * soft, 0.16))
     ball = over(ball, np.minimum(1.6 * white + 30, 250), 0.8 * spot)
-    inside = between(below, above, max(1.0, 0.02 * width)) * (np.abs(x) < 0.5)
+    inside = between(below, above, max(1.0, 0.02 * width)) * (away < 0.5)
     # Lashes: a dark line along the upper lid, heavier outwards, and a faint one along the lower.
     lines = ((below, 0.034, 0.75 * np.clip(0.75 + 0.8 * outwards, 0.4, 1)), (above, 0.025, 0.2))
     lash = sum(dark * np.exp(-(((way + 0.012 * width) / max(thick * width, 0.6)) ** 2)) for way, thick, dark in lines)
-    lash = np.minimum(lash * np.clip((0.52 - np.abs(x)) / 0.04, 0, 1), 1)
-    return np.asarray(over(over(skin, ball, inside), 0.16 * lit, lash), np.float32)
+    lash = np.minimum(lash * np.clip((0.52 - away) / 0.04, 0, 1), 1)
+    return over(over(skin, ball, inside), 0.16 * lit, lash)
 
 
-def _iris(offset: Floats, share: float, random: np.random.Generator, soft: float) -> Floats:
-    """An iris (h, w, 3), of which `offset` (h, w, 2) is each px's place in radii, over the white of its eye; from
-    `share` 0, only brown, to 1, all colours."""
-    distance, angle = np.linalg.norm(offset, axis=-1), np.arctan2(offset[..., 1], offset[..., 0])
+def _iris(
+    across: Floats, down: Floats, share: float, random: np.random.Generator, soft: float
+) -> tuple[Floats, Floats]:
+    """An iris (3, h, w) over the white of its eye, and how far it reaches (h, w); `across` and `down` (h, w): each px's
+    place in radii; from `share` 0, only brown, to 1, all colours."""
+    distance, angle = np.hypot(across, down), np.arctan2(down, across)
     share *= random.uniform()
-    colour = np.array([np.interp(share, _AT, channel) for channel in _COLOURS.T])
+    colour = np.array([[[np.interp(share, _AT, channel)]] for channel in _COLOURS.T], np.float32)
     fibres = sum(np.cos(order * angle + random.uniform(0, 7) + 2 * distance) for order in _FIBRES) / len(_FIBRES)
     collar = np.exp(-(((distance - 0.5) / 0.15) ** 2))
     rim = 1 - 0.35 * np.clip((distance - 0.6) / 0.4, 0, 1)
-    iris = colour * ((1 + 0.25 * fibres + 0.15 * collar + 0.25 * offset[..., 1]) * rim)[..., None]
-    return over(iris, 0.09, _disc(offset, random.uniform(0.32, 0.4), max(1.3 * soft, 0.16)))
+    iris = colour * ((1 + 0.25 * fibres + 0.15 * collar + 0.25 * down) * rim)
+    pupil = _disc(distance, random.uniform(0.32, 0.4), max(1.3 * soft, 0.16))
+    return over(iris, np.float32(0.09), pupil), _disc(distance, 1.0, max(1.5 * soft, 0.25))
 
 
 def white_of(tone: Floats) -> Floats:
-    """The white of an eye (3,), 0-255, beside skin of this `tone` (3,), log."""
+    """The white of an eye (3, ...), 0-255, beside skin of this `tone` (3, ...), log."""
     grey = tone.mean()
     return np.asarray(np.exp(_WHITE[0] + _WHITE[1] * grey + _WHITE[2] * (tone - grey)))
 
 
-def over(below: Floats, colour: Floats | float, share: Floats) -> Floats:
-    """A `colour` laid over px (h, w, 3) by a share (h, w)."""
-    return np.asarray(below + share[..., None] * (colour - below))
+def planes(pixels: Floats) -> Floats:
+    """The channels of (h, w, 3), (3, h, w)."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _disc(offset: Floats, radius: float, soft: float) -> Floats:
-    """1 within `radius` of the middle of an `offset` (h, w, 2), falling to 0 over `soft` around it."""
-    return np.asarray(np.clip((radius - np.linalg.norm(offset, axis=-1)) / soft + 0.5, 0, 1), np.float32)
+def in_frame(
+    ends: Floats, origin: tuple[int, int], size: tuple[int, ...], *edges: Floats
+) -> tuple[tuple[Floats, Floats], list[Floats]]:
+    """How far right and how far below the middle of `ends` (2, 2), along the line through both, each px of a part of
+    this size (h, w) at `origin` (x, y) lies, and the points (n, 2) of each edge."""
+    right, down, _ = eye_frame(ends)
+    middle = ends.mean(axis=0)
+    columns, rows = (np.arange(length, dtype=np.float32) for length in size[::-1])
+    columns, rows = columns + (origin[0] - middle[0]), (rows + (origin[1] - middle[1]))[:, None]
+    px = columns * right[0] + rows * right[1], columns * down[0] + rows * down[1]
+    return px, [(edge - middle) @ np.stack([right, down], axis=1) for edge in edges]
+
+
+def over(below: Floats, colour: Floats | np.float32, share: Floats) -> Floats:
+    """A `colour` laid over planes (3, h, w) by a share (h, w)."""
+    return np.asarray(below + share * (colour - below), np.float32)
+
+
+def _disc(distance: Floats, radius: float, soft: float) -> Floats:
+    """1 within `radius` of the middle, falling to 0 over `soft` around it."""
+    return np.asarray(np.clip((radius - distance) / soft + 0.5, 0, 1), np.float32)
 
 
 def between(below: Floats, above: Floats, soft: float) -> Floats:
@@ -207,10 +227,19 @@ def between(below: Floats, above: Floats, soft: float) -> Floats:
 
 
 def curve(x: Floats, along: Floats, height: Floats) -> Floats:
-    """The height at each x (h, w) of an edge of lids or lips, a smooth curve through its points (n,)."""
+    """The height at each x (h, w) of an edge of lids or lips, a smooth curve through its points (n,) that does not
+    overshoot them (Fritsch and Butland 1984)."""
     along = np.maximum.accumulate(along) + 1e-4 * np.arange(len(along))
-    curve = PchipInterpolator(along, height)
-    return np.asarray(curve(np.clip(x, along[0], along[-1])), np.float32)
+    step, rise = np.diff(along), np.diff(height)
+    slope = rise / step
+    product, total = slope[1:] * slope[:-1], slope[1:] + slope[:-1]
+    inner = np.divide(2 * product, total, out=np.zeros_like(total), where=product > 0)
+    first, last = np.append(slope[0], inner), np.append(inner, slope[-1])
+    t = np.linspace(0, 1, _PIECES, endpoint=False)[:, None]
+    fine = height[:-1] + t * rise + t * (1 - t) * ((1 - t) * (first - slope) - t * (last - slope)) * step
+    places = along[:-1] + t * step
+    read = np.interp(x, np.append(places.T, along[-1]), np.append(fine.T, height[-1]))
+    return np.asarray(read, np.float32)
 
 
 def _distance(shape: Floats, first: int, second: int) -> float:

@@ -8,6 +8,7 @@ that no skin of the source is left between strands.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,16 +50,18 @@ _STEPS = (0.0, 0.5)
 _BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
 
 
-def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_distance: float) -> tuple[Floats, Floats]:
+def strands(
+    view: Pixels, residual: Floats, spread: float, face: Mask, eye_distance: float, step: int = 1
+) -> tuple[Floats, Pixels]:
     """Of each px (h, w) of a view (h, w, 3) the share, 0-1, that is not skin and reaches over the `face` (h, w) from
     outside; and (h, w, 3) its colour. `residual` (h, w, 3): the view less the light of its skin, log, whose spread is
-    `spread`."""
+    `spread`. What is hair is decided on px that are `step` times as large."""
+    size, whole, eye_distance = view.shape[1::-1], furthest(residual), eye_distance / step
+    view, residual, face = coarser(view, step), coarser(residual, step), coarser(face.astype(np.float32), step) > 0.5
     distance, brightness = furthest(residual), brightness_of(residual)
     sure = distance > max(_LEAST, _SURE * spread)
-    reach = 2 * round(_FOREHEAD * eye_distance) + 1  # a mesh ends below the hairline
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)).astype(np.float32)
-    # A dilation, by Fourier transform where the disc is large: cv2.dilate looks at each px of it.
-    head = cv2.filter2D(face.astype(np.float32), cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT) > 0.5
+    # A mesh ends below the hairline.
+    head = cv2.distanceTransform(np.uint8(1) - face, cv2.DIST_L2, 5) <= _FOREHEAD * eye_distance
     # Smooth skin that is in the shade becomes redder, and what shines paler; hair is rougher or not so red.
     redder = residual[..., 0] - residual[..., 2]
     shade = (redder > -_REDDER[0] * brightness) & (redder < -_REDDER[1] * brightness) & (brightness > -_DEEPEST)
@@ -69,43 +72,42 @@ def strands(view: Pixels, residual: Floats, spread: float, face: Mask, eye_dista
     reaching = (beyond > _OUTSIDE * area) & (area > (_SPECK * eye_distance) ** 2)
     reaching[0] = False
     sure = reaching[labels]
-    colour, usual = _around(view, distance, sure, eye_distance)
-    share = (distance - _NONE * usual) / np.maximum((_WHOLE - _NONE) * usual, 0.1)
     # Only hair itself and the px beside it: not a wrinkle nearby, nor a brow.
     near = cv2.GaussianBlur(sure.astype(np.float32), (0, 0), max(0.6, _STRAND * eye_distance))
-    share = np.clip(share, 0, 1) * np.clip(near / _ENOUGH, 0, 1)
-    return share.astype(np.float32), colour
+    parts = (near, *_around(view, distance, sure, eye_distance))
+    near, colour, usual = (cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) for part in parts)
+    share = (whole - _NONE * usual) / np.maximum((_WHOLE - _NONE) * usual, np.float32(0.1))
+    return np.clip(share, 0, 1) * np.clip(near / _ENOUGH, 0, 1), np.asarray(colour, np.uint8)
 
 
 def _roughness(brightness: Floats, face: Mask, eye_distance: float) -> Floats:
     """How rough each px (h, w) is at the width of strands, in units of the median of the face."""
     width = max(0.6, _STRAND * eye_distance)
     fine = np.abs(brightness - cv2.GaussianBlur(brightness, (0, 0), width))
-    around = cv2.GaussianBlur(fine, (0, 0), 2 * width)
+    around = blurred(fine, 2 * width)
     usual = float(np.median(around[face])) if face.any() else 1.0
     return np.asarray(around / max(usual, 1e-3), np.float32)
 
 
-def _around(view: Pixels, distance: Floats, sure: Mask, eye_distance: float) -> tuple[Floats, Floats]:
-    """What hair there is around each px: the mean colour (h, w, 3) of px that are `sure` (h, w) to be some, and their
-    mean `distance` (h, w); those that differ most from skin count most."""
+def _around(view: Pixels, distance: Floats, sure: Mask, eye_distance: float) -> tuple[Pixels, Floats]:
+    """What hair there is around each cell of px: the mean colour (r, c, 3) of px that are `sure` (h, w) to be some, and
+    their mean `distance` (r, c); those that differ most from skin count most."""
     height, width = sure.shape
     cell = max(1, round(_CELL * eye_distance))
     size = (max(1, width // cell), max(1, height // cell))
     weight = np.where(sure, distance, 0).astype(np.float32)
     near, wide = (reach * eye_distance / cell for reach in _NEAR)
-    parts = view * weight[..., None], distance * weight, weight
+    parts = cv2.multiply(view, cv2.merge([weight] * 3), dtype=cv2.CV_32F), distance * weight, weight
     colours, distances, weights = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in parts)
     about = [np.maximum(cv2.GaussianBlur(weights, (0, 0), reach), 1e-4) for reach in (near, wide)]
     colour = cv2.GaussianBlur(colours, (0, 0), near) / about[0][..., None]
     usual = cv2.GaussianBlur(distances, (0, 0), wide) / about[1]
-    fine = [cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) for part in (colour, usual)]
-    return np.asarray(fine[0], np.float32), np.asarray(fine[1], np.float32)
+    return np.rint(colour).astype(np.uint8), np.asarray(usual, np.float32)
 
 
 @dataclass(frozen=True)
 class Cover:
-    """Of each px (h, w) of a view, 0-1: where what lies over a face `may_stay`, and `beside` it what is dark; how far
+    """Of every step-th px of a view, 0-1: where what lies over a face `may_stay`, and `beside` it what is dark; how far
     it is `above` the eyes, where hair beside a face lies before it; where a `hat` is."""
 
     may_stay: Floats
@@ -115,28 +117,24 @@ class Cover:
 
 
 def matte(
-    view: Pixels, residual: Floats, spread: float, face: Mask, cover: Cover, eye_distance: float
+    view: Pixels, residual: Floats, spread: float, face: Mask, cover: Cover, eye_distance: float, step: int = 1
 ) -> tuple[Floats, Pixels]:
     """How far each px (h, w) of a view stays as what lies over its `face`, 0-1, and the view (h, w, 3) without skin of
     the face where it does; else as in `strands`."""
-    share, colour = strands(view, residual, spread, face, eye_distance)
+    fine, colour = strands(view, residual, spread, face, eye_distance, step)
+    share, of = coarser(fine, step), coarser(face.astype(np.float32), step)
     # Beside cheeks and jaw hair hangs over the face, and goes on beyond it, or lies behind.
-    hangs, of = (_blurred(part, _CURTAIN * eye_distance) for part in (share * face, face.astype(np.float32)))
-    hangs = ramp(hangs / np.maximum(of, 1e-3), _BEHIND)
-    zone = cover.may_stay * np.where(face, 1, np.maximum(cover.above, hangs))
-    dense = _blurred(share, _CURTAIN * eye_distance)
+    curtains = share * of, of, share, -brightness_of(coarser(residual, step))
+    hangs, around, dense, dark = (blurred(part, _CURTAIN * eye_distance / step) for part in curtains)
+    hangs = ramp(hangs / np.maximum(around, 1e-3), _BEHIND)
+    zone = cover.may_stay * np.where(of > 0.5, 1, np.maximum(cover.above, hangs))
     # A hat stays where it is as pale as skin too; between the strands of a fringe there is skin.
     hat = ramp(cover.hat, _BRIM) * ramp(dense, _DENSE)
     # Over a cheek stays what is dark on the whole, as a curtain without holes.
-    dark = _blurred(-brightness_of(residual), _CURTAIN * eye_distance)
     curtain = cover.beside * ramp(dark, _DARK) * ramp(dense, _WOVEN)
-    kept = np.maximum(np.maximum(zone, curtain) * share, np.maximum(hat, curtain * ramp(dense, _DENSE)))
-    kept = kept.astype(np.float32)
-    mixed = (kept > 0) & (share < 1) & face
-    skin = np.clip((1 - share[mixed]) * 2 - _MIXED, 0, 1)[:, None]
-    out = view.copy()
-    out[mixed] = np.rint(view[mixed] + skin * (colour[mixed] - view[mixed]))
-    return kept, out
+    by_strand, throughout = np.maximum(zone, curtain), np.maximum(hat, curtain * ramp(dense, _DENSE))
+    kept = np.maximum(finer(by_strand, step, view) * fine, finer(throughout, step, view))
+    return kept, mixed(view, colour, ((kept > 0) & face) * np.clip((1 - fine) * 2 - _MIXED, 0, 1))
 
 
 def ramp(values: NDArray[np.floating], ends: tuple[float, float]) -> Floats:
@@ -144,12 +142,30 @@ def ramp(values: NDArray[np.floating], ends: tuple[float, float]) -> Floats:
     return np.asarray(np.clip((values - ends[0]) / (ends[1] - ends[0]), 0, 1), np.float32)
 
 
-def _blurred(values: Floats, deviation: float) -> Floats:
-    """A Gaussian blur of (h, w), at a quarter of the size where that is as good."""
-    step = 4 if deviation > 8 else 1
-    small = cv2.resize(values, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), deviation / step)
-    return np.asarray(cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+def blurred(values: Floats, deviation: float) -> Floats:
+    """A Gaussian blur of (h, w), on larger px where that is as good."""
+    step = max(1, int(deviation / 2))
+    return finer(np.asarray(cv2.GaussianBlur(coarser(values, step), (0, 0), deviation / step)), step, values)
+
+
+def coarser(values: NDArray[Any], step: int) -> NDArray[Any]:
+    """Values (h, w, ...) on px that are `step` times as large, as many as cover them all."""
+    if step == 1:
+        return values
+    height, width = values.shape[:2]
+    whole = cv2.copyMakeBorder(values, 0, -height % step, 0, -width % step, cv2.BORDER_REPLICATE)
+    return cv2.resize(whole, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+
+
+def finer(values: NDArray[Any], step: int, like: NDArray[Any]) -> NDArray[Any]:
+    """Values on px that are `step` times as large, on those of `like` (h, w, ...)."""
+    height, width = like.shape[:2]
+    return values if step == 1 else cv2.resize(values, None, fx=step, fy=step)[:height, :width]
+
+
+def mixed(below: Pixels, above: NDArray[Any], share: Floats) -> Pixels:
+    """`above` (h, w, 3), 0-255, laid over px (h, w, 3) by a share (h, w)."""
+    return np.asarray(cv2.blendLinear(below, above, 1 - share, share), np.uint8)
 
 
 def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, eye_distance: float) -> Pixels:
@@ -195,20 +211,21 @@ def beside(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
     """The view (h, w, 3) with what is beside a face (h, w) mirrored into it at its outline."""
     reach = 2 * max(1, round(_BEYOND * eye_distance)) + 1
     blocked = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-    _, labels = cv2.distanceTransformWithLabels(blocked, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    free = np.flatnonzero(blocked == 0)
-    if not len(free):
+    if blocked.all():
         return np.zeros_like(view)
-    height, width = face.shape
-    places = np.zeros(int(labels.max()) + 1, np.int32)
-    places[labels.ravel()[free]] = free
-    hole = np.flatnonzero(blocked)
-    nearest = places[labels.ravel()[hole]]
-    rows, columns = np.divmod(nearest, width)
-    old_rows, old_columns = np.divmod(hole, width)
-    rows, columns = np.clip(2 * rows - old_rows, 0, height - 1), np.clip(2 * columns - old_columns, 0, width - 1)
-    mirrored = rows * width + columns
-    mirrored = np.where(blocked.ravel()[mirrored] > 0, nearest, mirrored)
-    out = view.reshape(-1, 3).copy()
-    out[hole] = np.take(out, mirrored, axis=0)
-    return out.reshape(view.shape)
+    x, y, width, height = cv2.boundingRect(blocked)
+    top, left = max(y - 1, 0), max(x - 1, 0)
+    part = blocked[top : y + height + 1, left : x + width + 1]  # what is nearest to any of its px is in it
+    _, labels = cv2.distanceTransformWithLabels(part, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
+    free, hole = np.nonzero(part == 0), np.nonzero(part)
+    number, (last_row, last_column) = labels[hole], np.array(face.shape) - 1
+    places = np.zeros((2, int(labels.max()) + 1), np.int32)
+    places[:, labels[free]] = free
+    (rows, old_rows), (columns, old_columns) = ((of[number], old) for of, old in zip(places, hole, strict=True))
+    far_rows = np.clip(2 * rows - old_rows + top, 0, last_row)
+    far_columns = np.clip(2 * columns - old_columns + left, 0, last_column)
+    free_there = blocked[far_rows, far_columns] == 0
+    rows, columns = np.where(free_there, far_rows, rows + top), np.where(free_there, far_columns, columns + left)
+    out = view.copy()
+    out[top : y + height + 1, left : x + width + 1][hole] = view[rows, columns]
+    return out

@@ -15,7 +15,7 @@ import numpy as np
 from anonlib.faces import topology
 from anonlib.faces.gaze import eye_frame
 from anonlib.synthesis.base import Floats
-from anonlib.synthesis.eyes import between, curve, over, white_of
+from anonlib.synthesis.eyes import between, curve, in_frame, over, planes, white_of
 from anonlib.synthesis.light import from_log, to_log
 
 _UPPER = topology.LIPS_INNER[:11]
@@ -28,13 +28,16 @@ _NARROWEST, _TALL = 0.7, 0.25  # of its width, the least a mouth becomes; half i
 _REACH = 0.3  # how far from the lips skin follows them, eye distances
 _TEETH = (0.04, 0.18)  # how far the upper teeth hang below the lip, eye distances, without a smile and with one
 _LONGEST = 0.26  # eye distances
-_GAPS = np.array([0.0, 0.135, 0.235, 0.33, 0.405, 0.46])  # between teeth, eye distances from the middle
-_WARM = np.array([0.8, 1.0, 1.05])  # what is lost of each channel in the shade of lips
+_GAPS = np.array([0.0, 0.135, 0.235, 0.33, 0.405, 0.46], np.float32)  # between teeth, eye distances from the middle
+_BETWEEN = (_GAPS[1:] + _GAPS[:-1]) / 2
+_WARM, _IVORY = np.array([[0.8, 1.0, 1.05], [1.0, 0.98, 0.94]], np.float32)[..., None, None]
+"""What is lost of each channel in the shade of lips; teeth over the white of eyes."""
 _HALF = 0.45  # width of half a mouth, eye distances
-_CAVITY, _TONGUE = np.array([0.17, 0.08, 0.07]), np.array([0.5, 0.27, 0.25])  # over lit skin
+_CAVITY, _TONGUE = np.array([[0.17, 0.08, 0.07], [0.5, 0.27, 0.25]], np.float32)[..., None, None]  # over lit skin
 _MOST_RED, _DARK, _BRIGHT = 0.2, 4.1, 4.75
 """Log red over green of lips, more than of the skin, beyond which only half is kept; log grey of lit skin from which
 and up to which lips lose _LESS red: on dark skin those of 38 portraits of men have none more than the skin."""
+_TINTS = (0.6, -0.4, 0.0)  # how much of a change of red over green each channel takes
 _LESS, _BEYOND = 0.08, 0.1  # how far beyond lips their texture is mended: at the corners it may be dark, share of them
 _WET, _CREASE = 0.7, 0.7  # share of what lips are brighter than skin that stays; how dark their lines are at most
 _LEAST_RED, _DEEPEST = 0.09, 0.3  # log, of lips on average: how much redder than skin at least, and darker at most
@@ -105,7 +108,8 @@ def draw_mouth(pixels: Floats, mouth: Mouth, light: Floats, happy: float) -> Flo
     if x1 - x0 < 2 or y1 - y0 < 2:
         return pixels
     part, out = np.s_[y0:y1, x0:x1], pixels.copy()
-    out[part] = _inside(_lips(out[part], mouth, np.array([x0, y0]), light[part]), mouth, (x0, y0), light[part], happy)
+    lips = planes(_lips(out[part], mouth, np.array([x0, y0]), light[part]))
+    out[part] = _inside(lips, mouth, (x0, y0), light[part], happy).transpose(1, 2, 0)
     return out
 
 
@@ -116,64 +120,60 @@ def _lips(skin: Floats, mouth: Mouth, origin: Floats, light: Floats) -> Floats:
     cv2.fillPoly(mask, [np.rint(wide * 16).astype(np.int32)], 1.0, shift=4)
     mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), max(0.6, 0.03 * mouth.eye_distance)), np.float32)
     values = to_log(skin)
-    detail = values - light
-    grey = detail.mean(axis=2, keepdims=True)
-    red = detail[..., 0] - detail[..., 1]
+    red, green, blue = planes(values - light)
+    grey, red = (red + green + blue) / 3, red - green
     dark = float(np.clip((_BRIGHT - light.mean()) / (_BRIGHT - _DARK), 0, 1))
     change = np.minimum(red, _MOST_RED) + 0.5 * np.maximum(red - _MOST_RED, 0) - _LESS * dark - red
     inner = np.concatenate([mouth.upper, mouth.lower[::-1]]) - origin
     lips = cv2.fillPoly(mask.copy(), [np.rint(inner * 16).astype(np.int32)], 0.0, shift=4)
-    redness, depth = (float((lips * of).sum() / max(float(lips.sum()), 1e-6)) for of in (red + change, grey[..., 0]))
+    redness, depth = (float((lips * of).sum() / max(float(lips.sum()), 1e-6)) for of in (red + change, grey))
     change, wanted = change + max(_LEAST_RED - redness, 0.0), grey + max(-_DEEPEST - depth, 0.0)
     # A lip that was wet, or is a tooth in the texture, is little brighter than skin; the dark between lips is drawn.
-    wanted = np.maximum(np.minimum(wanted, 0) + _WET * np.maximum(wanted, 0), -_CREASE)
-    changed = values + mask[..., None] * (change[..., None] * np.array([0.6, -0.4, 0.0]) + wanted - grey)
-    return from_log(changed.astype(np.float32))
+    wanted = np.maximum(np.minimum(wanted, 0) + _WET * np.maximum(wanted, 0), -_CREASE) - grey
+    return from_log(values + cv2.merge([mask * (tint * change + wanted) for tint in _TINTS]))
 
 
 def _inside(skin: Floats, mouth: Mouth, origin: tuple[int, int], light: Floats, happy: float) -> Floats:
-    """Px (h, w, 3) of a part of the view that begins at `origin` (x, y), with what shows between the lips."""
+    """Planes (3, h, w) of a part of the view that begins at `origin` (x, y), under a `light` (h, w, 3), with what shows
+    between the lips."""
     ends, unit = mouth.upper[[0, -1]], mouth.eye_distance
-    right, down, width = eye_frame(ends)
-    middle = ends.mean(axis=0)
-    rows, columns = np.mgrid[0 : skin.shape[0], 0 : skin.shape[1]].astype(np.float32)
-    place = np.stack([columns, rows], axis=-1) + np.array(origin) - middle
-    x, y = place @ right, place @ down
-    upper, lower = (curve(x, (edge - middle) @ right, (edge - middle) @ down) for edge in (mouth.upper, mouth.lower))
+    _, _, width = eye_frame(ends)
+    (x, y), edges = in_frame(ends, origin, skin.shape[1:], mouth.upper, mouth.lower)
+    upper, lower = (curve(x, *edge.T) for edge in edges)
     below, above = y - upper, lower - y
-    tone = light.reshape(-1, 3).mean(axis=0)
+    tone = light.reshape(-1, 3).mean(axis=0)[:, None, None]
     lit = np.exp(tone)
     gap = np.maximum(lower - upper, 1e-3)
     # Upper teeth, counted from the middle of the lip, each side as foreshortened as its half of the mouth.
-    centre = float((mouth.upper[5] - middle) @ right)
-    side = np.where(x < centre, centre + width / 2, width / 2 - centre) / (_HALF * unit)
-    far = np.abs(x - centre) / (unit * np.clip(side, 0.2, 1.3))
-    nearest = np.min([np.abs(far - edge) for edge in _GAPS], axis=0) * unit
+    centre = float(edges[0][5, 0])
+    halves = np.clip(np.array([centre + width / 2, width / 2 - centre], np.float32) / (_HALF * unit), 0.2, 1.3)
+    far = np.abs(x - centre) / (unit * np.where(x < centre, *halves))
+    nearest = np.abs(far - _GAPS[np.searchsorted(_BETWEEN, far)]) * unit
     hang = unit * (_TEETH[0] + happy * (_TEETH[1] - _TEETH[0])) * (1 - 0.8 * np.minimum(far, 0.7) ** 2)
     hang = np.maximum(
         hang, np.minimum(0.9 * happy * gap, _LONGEST * unit)
     )  # a smile shows teeth almost to the lower lip
     hang -= 0.012 * unit * np.exp(-((nearest / (0.025 * unit)) ** 2))
     white = white_of(tone)
-    teeth = white * np.sqrt(2.5 * np.exp(tone.mean()) / white.mean()) * np.array([1.0, 0.98, 0.94])
+    teeth = white * np.sqrt(2.5 * np.exp(tone.mean()) / white.mean()) * _IVORY
     fine = max(0.011 * unit, 0.6)
     shade = 1.0 - 0.45 * np.exp(-np.maximum(below, 0) / (0.045 * unit)) - 1.7 * np.minimum(far, 0.6) ** 2
     parting = np.clip(below / np.maximum(hang, 1e-3), 0, 1) ** 2 + 0.25
     shade -= min(0.16, 0.09 * unit / 60) * parting * np.exp(-((nearest / fine) ** 2))
     tongue = np.clip(1 - above / (0.45 * gap), 0, 1) * np.clip(gap / (0.3 * unit) - 0.5, 0, 1)
-    hollow = over(np.broadcast_to(lit * _CAVITY, skin.shape), lit * _TONGUE, tongue)
+    hollow = over(lit * _CAVITY, lit * _TONGUE, tongue)
     row = np.clip((hang - below) / max(0.014 * unit, 1.0) + 0.5, 0, 1)
-    hollow = over(hollow, teeth * np.maximum(shade, 0.15)[..., None] ** _WARM, row)
-    hollow = hollow * (1 - 0.35 * np.exp(-np.maximum(above, 0) / (0.03 * unit)))[..., None]
+    hollow = over(hollow, teeth * np.maximum(shade, 0.15) ** _WARM, row)
+    hollow *= 1 - 0.35 * np.exp(-np.maximum(above, 0) / (0.03 * unit))
     inside = between(below, above, max(1.0, 0.015 * unit)) * (np.abs(x) < width / 2)
     # Teeth of the texture show as specks between lips that it does not close, and are blurred. Where the lips meet, or
     # the upper one shades the teeth, is a line.
     near = np.minimum(np.abs(below), np.abs(above))
-    blurred = np.asarray(cv2.GaussianBlur(skin, (0, 0), 0.03 * unit + 0.5), np.float32)
+    blurred = np.stack([cv2.GaussianBlur(plane, (0, 0), 0.03 * unit + 0.5) for plane in skin])
     skin = over(skin, blurred, np.exp(-((near / max(0.025 * unit, 1.0)) ** 4)) * (np.abs(x) < 0.55 * width))
     line = 0.6 * np.exp(-((near / max(0.014 * unit, 0.7)) ** 2))
     line *= np.clip((width / 2 - np.abs(x)) / (0.2 * unit), 0, 1)
-    return np.asarray(over(over(skin, hollow, inside), lit * _CAVITY * 1.6, line), np.float32)
+    return over(over(skin, hollow, inside), lit * _CAVITY * 1.6, line)
 
 
 def _width(shape: Floats) -> float:
