@@ -22,8 +22,7 @@ from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.linkage import linkage_of_releases
 from anonlib.audit.attacks.suite import ON_RECORDS, RECORDS_ALONE, WITH_PICTURES, attack_pictures
 from anonlib.audit.attacks.suite import attack_records as run_on_records
-from anonlib.audit.card import CARD, dataset_card
-from anonlib.audit.croissant import CROISSANT, describe
+from anonlib.audit.croissant import CARD, CROISSANT, dataset_card, describe
 from anonlib.audit.evidence.gather import QUICK, Report, gather, looks_store
 from anonlib.audit.evidence.observe import LOOKED_WITH
 from anonlib.audit.evidence.published import Published, by_truth, read_published

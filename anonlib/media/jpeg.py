@@ -55,7 +55,7 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Frame:
+class JpegFrame:
     """The parts of a JPEG file that make its picture; `file` is all its bytes."""
 
     file: bytes
@@ -106,7 +106,7 @@ class Frame:
 
 
 def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
-    """`Frame.rewritten` of a file; raises NotExact."""
+    """`JpegFrame.rewritten` of a file; raises NotExact."""
     return parse(file).rewritten(orientation, profile)
 
 
@@ -152,7 +152,7 @@ def segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
-def parse(file: bytes) -> Frame:
+def parse(file: bytes) -> JpegFrame:
     """The parts of a JPEG file that can leave as they are.
 
     Raises NotExact for a damaged file, for one that is not 8-bit Huffman-coded DCT of one or three components, and for
@@ -164,7 +164,7 @@ def parse(file: bytes) -> Frame:
         raise NotExact(f"its headers cannot be read ({type(error).__name__})") from None
 
 
-def _parse(file: bytes) -> Frame:
+def _parse(file: bytes) -> JpegFrame:
     if file[:2] != b"\xff\xd8":
         raise NotExact("it does not begin as a JPEG")
     position, (restarts, ends) = 2, _markers(file)
@@ -227,7 +227,7 @@ def _parse(file: bytes) -> Frame:
     if any(not _steps(table).all() for table in quantization.values()):
         raise NotExact("its quantization makes coefficients invisible")
     height, width = struct.unpack_from(">HH", header, 1)
-    return Frame(file, frame[0], header, (height, width), components, quantization, tuple(scans), jfif, adobe)
+    return JpegFrame(file, frame[0], header, (height, width), components, quantization, tuple(scans), jfif, adobe)
 
 
 def _markers(file: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -327,13 +327,13 @@ def _check_scans(marker: int, components: tuple[Component, ...], scans: list[Sca
 # ---- new pixels -----------------------------------------------------------------------------------------------
 
 
-def touched_mcus(frame: Frame, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def touched_mcus(frame: JpegFrame, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which MCUs (down, across) differ between two pictures (H, W, 3) as the file stores them."""
     differs = before != after
     return reached_mcus(frame, differs[..., 0] | differs[..., 1] | differs[..., 2])
 
 
-def reached_mcus(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def reached_mcus(frame: JpegFrame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which MCUs (down, across) a mask (H, W) of pixels reaches."""
     (rows, columns), (height, width) = frame.mcu, frame.size
     whole = np.zeros((-(-height // rows) * rows, -(-width // columns) * columns), bool)
@@ -343,7 +343,7 @@ def reached_mcus(frame: Frame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(bands.reshape(down, -1, columns).any(axis=2))
 
 
-def pixels_of(rgb: NDArray[np.uint8], frame: Frame, touched: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def pixels_of(rgb: NDArray[np.uint8], frame: JpegFrame, touched: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The pixels (n, rows, columns, 3) of the touched MCUs of a picture; beyond its edge its last pixels repeat."""
     rows, columns = frame.mcu
     down, across = (axis[:, None] for axis in np.nonzero(touched))
@@ -352,7 +352,7 @@ def pixels_of(rgb: NDArray[np.uint8], frame: Frame, touched: NDArray[np.bool_]) 
     return np.asarray(rgb[y[:, :, None], x[:, None, :]])
 
 
-def replace_mcus(frame: Frame, touched: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> bytes:
+def replace_mcus(frame: JpegFrame, touched: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> bytes:
     """The file with new pixels (n, rows, columns, 3) in its touched MCUs (down, across), every other coefficient kept.
 
     Progressive stays progressive. Raises NotExact where sampling is uneven or libjpeg-turbo refuses the file.
@@ -374,7 +374,7 @@ def replace_mcus(frame: Frame, touched: NDArray[np.bool_], pixels: NDArray[np.ui
     return _transformed(frame.rewritten(1, b""), options, put)
 
 
-def coefficients(frame: Frame) -> list[NDArray[np.int16]]:
+def coefficients(frame: JpegFrame) -> list[NDArray[np.int16]]:
     """The quantized coefficients (down, across, 64) of each channel's blocks. Raises NotExact as replace_mcus."""
     rows: list[dict[tuple[int, int], NDArray[np.int16]]] = [{} for _ in frame.components]
 
@@ -385,7 +385,7 @@ def coefficients(frame: Frame) -> list[NDArray[np.int16]]:
     return [np.concatenate([part[at] for at in sorted(part)]) for part in rows]
 
 
-def _blocks(frame: Frame, number: int, pixels: NDArray[np.float64]) -> NDArray[np.int16]:
+def _blocks(frame: JpegFrame, number: int, pixels: NDArray[np.float64]) -> NDArray[np.int16]:
     """Quantized coefficients (n, down, across, 64) of one channel of MCUs (n, rows, columns, 3)."""
     part, (rows, columns) = frame.components[number], frame.mcu
     if rows % (8 * part.down) or columns % (8 * part.across):

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import DatasetCard
 
-from anonlib.audit.card import dataset_card
-from anonlib.audit.croissant import responsible_ai
+from anonlib.audit.croissant import dataset_card, responsible_ai
 from tests.support import findings
 from tests.support.runs import job
 
