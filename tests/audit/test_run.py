@@ -142,7 +142,7 @@ def test_counts_are_those_of_the_job_and_exceptions_have_their_reason(forger: Fo
     assert sum(counts.methods.values()) == counts.faces > 0
     assert sum(counts.fallbacks.values()) >= summary.fallbacks
     forger.rows(MANIFEST, damage_two)
-    assert run.counts_of(stores[1]).quarantine_reasons == {"the image is damaged": 2}
+    assert run.counts_of(stores[1]).quarantine_reasons == {"the image or clip is damaged": 2}
 
 
 def test_no_person_is_in_the_report(audited: tuple[Path, str], finished: Run) -> None:
