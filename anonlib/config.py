@@ -93,6 +93,15 @@ class WorkspaceConfig(_Frozen):
     uri: str = _key("A folder or s3:// prefix; not in the output.")
 
 
+class SpareConfig(_Frozen):
+    """Whose faces stay as they are. Two recognizers must be sure; in doubt a face is hidden."""
+
+    people: str = _key(
+        "A folder or s3:// prefix with photos of people who agreed, each of one face; several of a person in a folder.",
+        flag="--spare",
+    )
+
+
 class DetectorConfig(_Frozen):
     """How faces are found."""
 
@@ -317,6 +326,7 @@ class JobConfig(_Frozen):
         "begins on a CPU that has it.",
         "auto",
     )
+    spare: SpareConfig | None = None
     keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
     too_few: Literal["stop", "ellipse"] = _key(
         "Where people are fewer than twice k, or no class can be formed: end after the plan, or go on with ellipses.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from operator import attrgetter
@@ -40,6 +40,7 @@ from anonlib.stages.render import RenderStage, quarantine_shard
 from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.stages.rerender import ActiveDecisions, check_against_markers, finish_invalidation, invalidate_shards
 from anonlib.stages.scan import Beside, ScanStage, lose
+from anonlib.stages.spare import Consents, consent_photos, digest_of
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
 from anonlib.workspace import layout
@@ -177,7 +178,8 @@ class Job:
     def _scan_stage(self) -> Callable[[], ScanStage]:
         models = {name: model_bytes(name) for name in self._scan_models}
         models |= {name: file.data for name, file in self._detector_file.items()}
-        return partial(ScanStage, self.config, self.dataset, self.stores, self.scan_key, models)
+        consents = Consents.of(self.config, self._consent_photos, models)
+        return partial(ScanStage, self.config, self.dataset, self.stores, self.scan_key, models, consents)
 
     def make_plan(self) -> Plan:
         """Subjects, classes, assignments and surrogates; needs a finished scan."""
@@ -313,12 +315,17 @@ class Job:
                     f"(they have: {', '.join(sorted(names)) or 'none'}); correct it, or leave it out to {without}"
                 )
 
+    @cached_property
+    def _consent_photos(self) -> Mapping[str, Any]:
+        return consent_photos(self.config)
+
     @property
     def scan_key(self) -> str:
         models = {name: MODELS[name].sha256 for name in self._scan_models}
         models |= {name: file.digest for name, file in self._detector_file.items()}
         parts = self.config.digest("detector", "limits", "input", "precision")
-        return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), __version__)
+        spared = [digest_of(self._consent_photos)] if self.config.spare else []
+        return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), *spared, __version__)
 
     @property
     def plan_key(self) -> str:

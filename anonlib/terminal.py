@@ -29,6 +29,7 @@ RUN_MODULES = frozenset(
 )
 """What the extra `run` installs. Without it releases can be verified, and jobs asked for their status and purged."""
 STAY = "stay as they are, in areas that the dataset ignores"
+SPARED = "stay as they are, since their people agreed"
 _TOP_REASONS = 8
 _FEW_CLASSES = 10
 _NAME, _FIGURE, _TARGET = 50, 20, 80
@@ -126,7 +127,8 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
         return []
     counts = certificate.counts
     if certificate.claim.kind == "none":
-        stay = [("", f"{counts.ignored:,} faces {STAY}")] if counts.ignored else []
+        staying = ((counts.ignored, STAY), (counts.spared, SPARED))
+        stay = [("", f"{count:,} faces {why}") for count, why in staying if count]
         return [("claim", "none (docs/methods.md)"), *stay]
     rows = [("claim", f"{certificate.claim}: {counts.replaced:,} of {counts.faces:,} faces are inside it")]
     why = {
@@ -134,6 +136,7 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
         "wear another face than planned": counts.next_surrogate,
         "show a face of the gallery by lot, since too few people could hide together": counts.by_lot,
         STAY: counts.ignored,
+        SPARED: counts.spared,
         "are in quarantined images": counts.withheld,
     }
     outside = ", ".join(f"{count:,} {what}" for what, count in why.items() if count)

@@ -13,7 +13,7 @@ from anonlib.methods.feature_transfer import Embedding
 from anonlib.methods.identity_draws import BankSurrogate, DpEpsilon, DpKappa, DpNoise, DpSubset, Sampling
 from anonlib.methods.k_anonymity import KDiff, KSame
 from anonlib.methods.redaction import Redaction
-from anonlib.models.catalog import MESH_MODELS, MODELS
+from anonlib.models.catalog import FACE_MODELS, MESH_MODELS, MODELS
 from anonlib.synthesis.textures import TEXTURES
 
 METHODS: dict[str, type[Method]] = {
@@ -76,4 +76,5 @@ def models_of(job: JobConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     method = METHODS[job.method.name]
     detectors = tuple(name for name in job.detector.searching.names if name in MODELS)
     render = (*detectors, *method.recheck, *(name for name in MESH_MODELS if name in method.describe))
-    return (*detectors, *method.describe), render if method.recheck else ()
+    describe = FACE_MODELS if job.spare else method.describe
+    return (*detectors, *describe), render if method.recheck else ()

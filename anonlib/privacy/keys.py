@@ -59,6 +59,7 @@ class Purpose(StrEnum):
     CERTIFICATE_PERSON = "certificate-person"
     CLASS = "class"
     CLUSTER = "cluster"
+    CONSENT = "consent"
     DEAL = "deal"
     DONOR = "donor"
     DRAWN_FACE = "drawn face"

@@ -53,6 +53,7 @@ ASSIGNED = (
     "key",
     "index",
     "kind",
+    "consent",
     "box",
     "landmarks",
     "mesh",

@@ -71,6 +71,7 @@ from anonlib.workspace.schemas import (
     QUARANTINED,
     REENCODED,
     RELEASED,
+    SPARED,
     STILL,
 )
 from anonlib.workspace.secrets import open_in_worker
@@ -82,6 +83,7 @@ _HELD = 64
 """Replacements that a worker holds."""
 _REDACTED = [name for name in ASSIGNMENTS.names if name in FACES.names]
 """Columns of FACES that a redaction needs."""
+_STAYS = {IGNORED: "it lies in an ignore area", SPARED: "its person agreed"}
 _COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 
 
@@ -264,8 +266,9 @@ class RenderStage:
                 method = self.method.name if tries else hide
                 fallback = (LOT if tries else hide) if row["reason"] else None
                 faces.append(FaceState(row, method, tries, fallback=fallback, reason=row["reason"]))
-                if row["kind"] == IGNORED:
-                    faces[-1] = FaceState(row, KEPT, [], fallback=IGNORED, reason="it lies in an ignore area")
+                if why := _STAYS.get(row["kind"]):
+                    name = row["consent"] and self.keyring.pseudonym(Purpose.CONSENT, row["consent"])
+                    faces[-1] = FaceState(row | {"consent": name}, KEPT, [], fallback=row["kind"], reason=why)
             decision = self.active.of(shard.shard_id, sample.key)
             if isinstance(picture, ClipInfo):
                 clip = ClipState(sample, picture, faces, work.images[sample.key]["frames"])

@@ -37,7 +37,7 @@ from anonlib.synthesis.describe import happiness
 from anonlib.synthesis.redact import level_alpha
 from anonlib.verification.certificate import NONE, Claim
 from anonlib.workspace.layout import PlanStore
-from anonlib.workspace.schemas import KEPT, MESH_POINTS
+from anonlib.workspace.schemas import KEPT, MESH_POINTS, SPARED
 
 METHOD_VERSION = "4"
 MATCHED = "still matched the source"
@@ -102,6 +102,7 @@ class FaceState:
             "surrogate_digest": self.digest,
             "detected_again": self.detected_again,
             "fallback": self.fallback,
+            "consent": self.planned.get("consent") if self.fallback == SPARED else None,
         } | self.of_clip
 
     def figures(self, key: str) -> dict[str, Any]:

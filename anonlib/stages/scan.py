@@ -27,8 +27,10 @@ from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
+from anonlib.methods import method_of
 from anonlib.models.requirements import ModelBytes, placement
 from anonlib.stages.clip_scan import ClipScanner, clip_row, path_of
+from anonlib.stages.spare import Consents
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
 
@@ -123,13 +125,22 @@ class ScanStage:
 
     name = "scan"
 
-    def __init__(self, job: JobConfig, dataset: Dataset, stores: JobStores, key: str, models: ModelBytes) -> None:
+    def __init__(
+        self,
+        job: JobConfig,
+        dataset: Dataset,
+        stores: JobStores,
+        key: str,
+        models: ModelBytes,
+        consents: Consents | None = None,
+    ) -> None:
         cv2.setNumThreads(1)
-        self.job, self.dataset = job, dataset
+        self.job, self.dataset, self.consents = job, dataset, consents
+        self.synthesis = method_of(job.method).synthesis
         self.store: ScanStore = scan_store(stores, key)
         self.detector = open_detector(job.detector, models, where=placement(job))
         self.describer = Describer(job, models) if "facemesh" in models else None
-        self.clips = ClipScanner(job, models, self.describer)
+        self.clips = ClipScanner(job, models, self.describer if self.synthesis else None)
         self.least_side = None if self.describer else job.detector.side
 
     def run(self, shard: Shard) -> UnitResult:
@@ -245,7 +256,7 @@ class ScanStage:
         faces = [regions.faces for regions in found]
         with current().timed("describe"):
             described = self.describer.describe(pixels, faces) if self.describer else [[{}] * len(f) for f in faces]
-        rows = []
+        rows: list[Row] = []
         for (sample, picture, _), regions, of_faces in zip(photos, found, described, strict=True):
             labelled, descriptions = labelled_face(regions, picture.size), iter(of_faces)
             name = label(sample, self.job.input.subject_field) if self.job.input.subject_field else None
@@ -262,6 +273,8 @@ class ScanStage:
                     "landmarks": regions.landmarks[index].ravel(),
                 }
                 rows.append(row | (next(descriptions) if kind == FACE else {}))
+            if self.consents:
+                self.consents.spare(rows[len(rows) - len(regions) :], forget=not self.synthesis)
         return rows
 
 

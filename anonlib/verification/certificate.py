@@ -60,7 +60,8 @@ class Claim:
 @dataclass(frozen=True)
 class CertifiedCounts:
     """Images by status, and their faces by what replaced them; the claim is about those in `replaced` alone.
-    `solid`: those under an ellipse, flat or filled; `ignored`: those that stay, in areas that the dataset ignores.
+    `solid`: those under an ellipse, flat or filled; `ignored`, `spared`: those that stay, in areas that the
+    dataset ignores, or since their people agreed.
     `clips`: images that are clips, and their `frames`."""
 
     shards: int = 0
@@ -75,6 +76,7 @@ class CertifiedCounts:
     withheld: int = 0
     by_lot: int = 0
     ignored: int = 0
+    spared: int = 0
     clips: int = 0
     frames: int = 0
 
@@ -170,7 +172,7 @@ class Certificate(_Signed):
     def document(self) -> dict[str, Any]:
         """What the file holds."""
         document = asdict(self)
-        for name in ("by_lot",) * (self.version < 3) + ("ignored", "clips", "frames") * (self.version < 4):
+        for name in ("by_lot",) * (self.version < 3) + ("ignored", "spared", "clips", "frames") * (self.version < 4):
             del document["counts"][name]
         if self.version == 1:
             tables = document.pop("tables")

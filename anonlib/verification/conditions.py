@@ -36,6 +36,7 @@ from anonlib.workspace.schemas import (
     OF_CLIP,
     QUARANTINED,
     RELEASED,
+    SPARED,
     STILL,
     SURROGATES_TABLE,
 )
@@ -322,9 +323,12 @@ class ReleaseCounter:
         if method in FILLS and fallback in (method, "review"):
             ClaimTable().check_assigned(face)
             return "solid"
-        if (method, fallback) == (KEPT, IGNORED):
+        consent, spared = face.get("consent"), (method, fallback) == (KEPT, SPARED)
+        by_consent = _PSEUDONYM.fullmatch(consent or "") if spared else consent is None
+        require(bool(by_consent), "a face is spared by no consent, or has one and is not spared")
+        if spared or (method, fallback) == (KEPT, IGNORED):
             ClaimTable().check_assigned(face)
-            return IGNORED
+            return str(fallback)
         own = method == self.method
         require(own, f"a face was replaced by {method}, and the method of this release is {self.method}")
         if fallback is None:

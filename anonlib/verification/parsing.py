@@ -34,7 +34,7 @@ _AT_ONCE = 4
 # The tables of earlier schema versions, which `verify` goes on reading.
 CLASSES_1 = schemas.CERTIFIED_CLASSES.insert(2, pa.field("weights", pa.list_(pa.float64())))
 CLASSES_1 = CLASSES_1.insert(5, pa.field("made", pa.string()))
-_FACE = list(schemas.MANIFEST_FACE)[: -len(schemas.OF_CLIP)]
+_FACE = list(schemas.MANIFEST_FACE)[: -len(schemas.OF_CLIP) - 1]
 _FIRST_FACE = [pa.field("box", pa.list_(pa.float32())), pa.field("score", pa.float32()), *_FACE[1:6]]
 _FIRST_FACE += [pa.field("mask_coverage", pa.float32()), pa.field("similarity", pa.list_(schemas.SIMILARITY))]
 _FIRST_FACE += [*_FACE[6:], pa.field("reason", pa.string())]

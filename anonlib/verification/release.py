@@ -122,6 +122,7 @@ def unproved(found: Verified) -> list[str]:
         (unaudited, "how it stands up to attacks: nobody has audited it (`anonlib audit`)"),
         (True, "that every face was found, and that hair, clothes and background give nobody away"),
         (counts.ignored, f"that {counts.ignored} faces may be seen: they stay in areas that the dataset ignores"),
+        (counts.spared, f"that the people of {counts.spared} faces that stay agreed: the maker has their photos"),
         (without_proof, without_proof),
         (outside and paths, f"{outside} of {counts.faces} faces, chosen after a look at the face {chosen}"),
         (found.keep_fields, f"what is in the fields that were kept by name: {', '.join(found.keep_fields)}"),

@@ -38,8 +38,9 @@ ELLIPSES = (*FILLS, "review")
 """Fallbacks that are such an ellipse: the job's own, and a reviewer's."""
 LOT = "lot"
 """The fallback of a face whose person too few could hide with: a face of the gallery, dealt to that person alone."""
-KEPT, IGNORED = "kept", "ignored"
-"""The method of a face that stays as it is, and why: it lies in an area that the dataset says to ignore."""
+KEPT, IGNORED, SPARED = "kept", "ignored", "spared"
+"""The method of a face that stays as it is, and why: it lies in an area that the dataset says to ignore, or its person
+agreed."""
 STILL, CLIP = "still", "clip"
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
 """What a manifest's `review` says that a person decided on an image; null: nobody did."""
@@ -92,7 +93,8 @@ FACES = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),
         *_all(_INT, "index", "height", "width"),
-        *_all(_TEXT, "label", "kind"),  # kind: of what is no face, or IGNORED; null: a face
+        *_all(_TEXT, "label", "kind"),  # kind: of what is no face, IGNORED or SPARED; null: a face
+        ("consent", _TEXT),  # of a SPARED face: the photo by which it stays
         ("score", _FLOAT),
         ("box", _floats(4)),
         ("landmarks", _floats(10)),
@@ -141,7 +143,7 @@ ASSIGNMENTS = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),
         ("index", _INT),
-        *_all(_TEXT, "kind", "class_id"),
+        *_all(_TEXT, "kind", "consent", "class_id"),
         ("surrogates", _TEXTS),
         ("reason", _TEXT),
         ("box", _floats(4)),
@@ -181,6 +183,7 @@ MANIFEST_FACE = pa.struct(
         ("detected_again", _BOOL),
         ("fallback", _TEXT),
         *OF_CLIP,
+        ("consent", _TEXT),  # of a SPARED face: a pseudonym of the photo by which it stays
     ]
 )
 MANIFEST = pa.schema(
