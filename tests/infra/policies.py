@@ -51,9 +51,9 @@ class Cloud:
             names[which] = secret["ARN"]
         return cls(server, names)
 
-    def user(self, role: str, text: str | None = None, name: str | None = None) -> Credentials:
-        """A user who may do what the role may; `text` stands in for the policy's file."""
-        text = text if text is not None else (POLICIES / f"{role}.json").read_text()
+    def user(self, role: str, name: str | None = None) -> Credentials:
+        """A user who may do what the role may."""
+        text = (POLICIES / f"{role}.json").read_text()
         return self.server.user(json.loads(Template(text).substitute(self.names)), name)
 
     def outcomes(self, who: Credentials, tried: Collection[str] | None = None) -> set[str]:

@@ -78,13 +78,12 @@ REFUSED = {
     "give the role to a function": give(WORKER_ROLE, "lambda.amazonaws.com"),
     "change what reaches the machines": [("ec2:AuthorizeSecurityGroupIngress", MADE_OF[3], {})],
 }
-NAMES = '"Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}}'
 
 
-def document(text: str | None = None) -> dict[str, Any]:
-    """head.json filled in with the test's names; `text` stands in for the file."""
-    text = (POLICIES / "head.json").read_text() if text is None else text
-    filled = Template(text).substitute(region=REGION, account=ACCOUNT, worker_role=WORKER_ROLE, cluster=CLUSTER)
+def document() -> dict[str, Any]:
+    """head.json filled in with the test's names."""
+    text = Template((POLICIES / "head.json").read_text())
+    filled = text.substitute(region=REGION, account=ACCOUNT, worker_role=WORKER_ROLE, cluster=CLUSTER)
     return dict(json.loads(filled))
 
 

@@ -15,7 +15,6 @@ from tests.infra.test_infra_docker import locked, script
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "infra" / "kuberay"
-SCHEMAS = ROOT.parent / "shared" / "schemas"
 CONFIDENTIAL = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY")
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 RAY_PORTS = {
@@ -50,9 +49,9 @@ CONFINED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "
 Manifest = dict[str, Any]
 
 
-def manifests(folder: Path) -> list[Manifest]:
+def manifests() -> list[Manifest]:
     """Everything that kustomize would share, but for the job file."""
-    files = [path for path in sorted(folder.glob("*.yaml")) if path.name not in ("kustomization.yaml", "job.yaml")]
+    files = [path for path in sorted(KUBERAY.glob("*.yaml")) if path.name not in ("kustomization.yaml", "job.yaml")]
     return [document for path in files for document in yaml.safe_load_all(path.read_text())]
 
 
@@ -75,9 +74,9 @@ def pods(everything: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
             yield "scheduler", manifest["spec"]["jobTemplate"]["spec"]["template"]
 
 
-def problems(folder: Path) -> list[str]:
+def problems() -> list[str]:
     """Sentences about who may reach whom, and what a pod may do and knows; none if the manifests are sound."""
-    everything = manifests(folder)
+    everything = manifests()
     found = [*_rays(everything), *_network(everything)]
     create = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
     if any(manifest["rules"] != create for manifest in everything if manifest["kind"] == "Role"):
@@ -92,7 +91,7 @@ def problems(folder: Path) -> list[str]:
             found.append("a volume outlives the pod")
         for container in spec["containers"]:
             found += _container(group, container)
-    if yaml.safe_load((folder / "job.yaml").read_text()).get("secret") != {"manager": "anonlib-job"}:
+    if yaml.safe_load((KUBERAY / "job.yaml").read_text()).get("secret") != {"manager": "anonlib-job"}:
         found.append("job.yaml does not take its secret from Terraform's")
     return found
 
@@ -167,11 +166,11 @@ def _peer(given: Manifest) -> str:
 
 
 def test_the_manifests_are_sound() -> None:
-    assert problems(KUBERAY) == []
+    assert problems() == []
 
 
 def test_kubernetes_takes_its_own_kinds_and_every_pod() -> None:
-    everything = manifests(KUBERAY)
+    everything = manifests()
     templates = [{"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
                  for _, template in pods(everything)]  # fmt: skip
     native = [manifest for manifest in everything if not manifest["apiVersion"].startswith("ray.io/")]
@@ -183,15 +182,3 @@ def test_the_job_file_is_a_job_for_every_month() -> None:
     job = script(ROOT / "jobs" / "anonymize.py").config_of(KUBERAY / "job.yaml", "2026-11")
     assert (job.input.uri, job.output.uri) == ("s3://photos/2026-11/*.tar", "s3://anonlib-release/2026-11")
     assert job.ray.address is None and job.secret.manager == "anonlib-job"
-
-
-def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that refuses fields it does not name, as a cluster does when asked to be strict."""
-    if schema.get("properties") and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        schema.setdefault("additionalProperties", False)
-        for field in schema["properties"].values():
-            strict(field)
-    for inner in (schema.get("items"), schema.get("additionalProperties")):
-        if isinstance(inner, dict):
-            strict(inner)
-    return schema

@@ -185,19 +185,6 @@ def test_an_admin_changes_the_workspaces_bucket_and_reads_nothing_in_it(guarded:
     assert guarded["admin"](tried=SETTINGS | LISTED | READ) == SETTINGS | LISTED
 
 
-@pytest.mark.parametrize(
-    ("guarded", "opened"),
-    [
-        ({*CLEAR, "NobodyElseTouchesPersonalData"}, READ),
-        ({*CLEAR, "NobodyElseListsPersonalData"}, LISTED),
-        ({*CLEAR, "AdminsAloneChangeTheBucket"}, SETTINGS),
-    ],
-    indirect=["guarded"],
-)
-def test_each_statement_about_who_asks_is_needed(guarded: Guarded, opened: set[str]) -> None:
-    assert guarded["outsider"](tried=SETTINGS | LISTED | READ) == opened
-
-
 @pytest.mark.parametrize("guarded", [WHO], indirect=True)
 def test_nobody_reaches_a_bucket_in_clear(guarded: Guarded) -> None:
     assert not any(ask() for ask in guarded.values())
