@@ -6,6 +6,7 @@ of points around the face oval, since what a mesh hull leaves outside gives peop
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces import topology
 from anonlib.synthesis.base import Floats, Mask, Pixels
+from anonlib.workspace.schemas import MESH_POINTS
 
 SIZE = 256
 """Side of the canonical frame in px."""
@@ -161,7 +163,8 @@ class CanonicalFrame:
     """Both warps. `points` (540, 2) and `triangles` (t, 3) of the frame; for each px (S, S) the triangle that covers
     it, `triangle_index`, 0 where none is `inside`; `hull`: px inside the oval."""
 
-    def __init__(self, mean: Floats) -> None:
+    def __init__(self, mean: Floats, vertices: Sequence[int] | None = None) -> None:
+        """Of a mean shape (468, 3), with triangles between these vertices of it and its rings, or all."""
         from scipy.sparse import csr_array
         from scipy.spatial import Delaunay
 
@@ -171,7 +174,8 @@ class CanonicalFrame:
         scale = SIZE * EYE_SPAN / float(np.linalg.norm(right - left))
         centre = np.array([SIZE / 2, SIZE * _EYE_LINE])
         self.points = ((flat - (left + right) / 2) * scale + centre).astype(np.float32)
-        self.triangles = np.asarray(Delaunay(self.points.astype(np.float64)).simplices, np.int64)
+        used = np.arange(len(self.points)) if vertices is None else np.array(vertices)
+        self.triangles = used[Delaunay(self.points[used].astype(np.float64)).simplices]
         index = _raster(self.points, self.triangles, np.zeros(len(self.triangles)), SIZE, SIZE)
         self.inside, self.triangle_index = index >= 0, np.maximum(index, 0)
         corners = self.triangles[self.triangle_index]
@@ -267,6 +271,15 @@ class CanonicalFrame:
 def canonical_frame() -> CanonicalFrame:
     """The frame of the shipped mean shape."""
     return CanonicalFrame(shape_model().mean)
+
+
+@cache
+def outer_frame() -> CanonicalFrame:
+    """The same with fewer triangles, which is enough to say where a face ends."""
+    features = *topology.LEFT_BROW, *topology.RIGHT_BROW, *topology.LIPS_OUTER, topology.NOSE_TIP
+    eyes = topology.LEFT_EYE_OUTER, topology.LEFT_EYE_INNER, topology.RIGHT_EYE_OUTER, topology.RIGHT_EYE_INNER
+    rings = range(MESH_POINTS, MESH_POINTS + len(RINGS) * len(topology.OVAL))
+    return CanonicalFrame(shape_model().mean, sorted({*features, *eyes, *topology.OVAL, *rings}))
 
 
 def _mouth_ajar(flat: Floats) -> Floats:

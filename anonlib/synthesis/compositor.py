@@ -26,6 +26,7 @@ from anonlib.synthesis.canonical import (
     enlarged,
     filled,
     laid,
+    outer_frame,
     pose_of,
     sampled,
     shape_model,
@@ -51,7 +52,7 @@ from anonlib.synthesis.light import (
 )
 from anonlib.synthesis.matte import Cover, coarser, finer, matte, mixed, outlined, ramp
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
-from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, bare, glasses, over_forehead, without_rims
+from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, glasses, over_forehead, without_rims
 from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of
 from anonlib.synthesis.textures.average import detail_of, to_side
 
@@ -85,13 +86,12 @@ _WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.12
 @dataclass(frozen=True)
 class Rendered:
     """`patch` (h, w, 3) to lie at `origin` (x, y) of the photo; `alpha` (h, w) 0-1: how much of it is new. `coverage`:
-    share of the source's face, brows to chin, that is hidden; `bare`: share of its skin that nothing covers."""
+    share of the source's face, brows to chin, that is hidden."""
 
     patch: Pixels
     alpha: Floats
     origin: tuple[int, int]
     coverage: float
-    bare: float = 1.0
 
     def paste(self, image: Pixels) -> None:
         """Put the patch into `image` (H, W, 3) in place."""
@@ -124,7 +124,6 @@ class Composite:
     part: tuple[slice, slice]
     origin: tuple[int, int]
     coverage: float
-    bare: float
 
     def paint(self, detail: Floats, happy: float, age: float) -> Rendered:
         """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with skin of this `age` (years)."""
@@ -136,7 +135,7 @@ class Composite:
         skin = self.skin[part] * (alpha > _SHOWS)
         sharp = as_sharp(in_its_colours(self.view, pixels), self.grain, skin, relief, seed_of(self.shape))
         patch[part] = mixed(patch[part], cv2.convertScaleAbs(sharp), alpha)
-        return Rendered(patch, self.alpha, self.origin, self.coverage, self.bare)
+        return Rendered(patch, self.alpha, self.origin, self.coverage)
 
 
 def _box(alpha: Floats) -> tuple[slice, slice]:
@@ -183,7 +182,7 @@ def place(
     # What is smooth is computed at every step-th px: where it lies in the canonical frame of the source's face, and of
     # the surrogate's, and what is known of that place.
     step = max(1, round(pose.scale / _COARSE))
-    source_grid, _ = frame.map_out(_coarser(source_vertices, step), *coarser(view[..., 0], step).shape)
+    source_grid, _ = outer_frame().map_out(_coarser(source_vertices, step), *coarser(view[..., 0], step).shape)
     grid, covered = frame.map_out(_coarser(vertices, step), *source_grid.shape[:2])
     grid = _spilled(grid, covered)
     light_out = sampled(light.field(STEP), grid, STEP)
@@ -230,7 +229,7 @@ def place(
     ground = outlined(ground, face, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
-    shown, tone = bare(residual, light), toned(residual, light.spread, extent)
+    tone = toned(residual, light.spread, extent)
     beside = (distance < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
     grain = Grain.of(view, skin_there > _SURE, beside)
     read = np.where(covered[..., None], sampled(_rim(), grid), grid) if extent == "skin" else grid
@@ -240,7 +239,7 @@ def place(
     looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, neutral
     whole = (*looks, finer(grid, step, view), skin_here, mouth_opening(shape), pose.scale, part)
     return Composite(
-        view, ground, finer(read, step, view), field, shade_of(residual), alpha, *whole, (x0, y0), coverage, shown
+        view, ground, finer(read, step, view), field, shade_of(residual), alpha, *whole, (x0, y0), coverage
     )
 
 

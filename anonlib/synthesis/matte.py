@@ -217,15 +217,17 @@ def beside(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
     top, left = max(y - 1, 0), max(x - 1, 0)
     part = blocked[top : y + height + 1, left : x + width + 1]  # what is nearest to any of its px is in it
     _, labels = cv2.distanceTransformWithLabels(part, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-    free, hole = np.nonzero(part == 0), np.nonzero(part)
-    number, (last_row, last_column) = labels[hole], np.array(face.shape) - 1
-    places = np.zeros((2, int(labels.max()) + 1), np.int32)
-    places[:, labels[free]] = free
-    (rows, old_rows), (columns, old_columns) = ((of[number], old) for of, old in zip(places, hole, strict=True))
-    far_rows = np.clip(2 * rows - old_rows + top, 0, last_row)
-    far_columns = np.clip(2 * columns - old_columns + left, 0, last_column)
-    free_there = blocked[far_rows, far_columns] == 0
-    rows, columns = np.where(free_there, far_rows, rows + top), np.where(free_there, far_columns, columns + left)
+    free = np.flatnonzero(part == 0).astype(np.int32)
+    places = np.zeros(int(labels.max()) + 1, np.int32)
+    places[labels.ravel()[free]] = free
+    rows, columns = np.divmod(places[labels], np.int32(part.shape[1]))
+    old_rows, old_columns = (np.arange(length, dtype=np.int32) for length in part.shape)
+    last_row, last_column = face.shape[0] - 1, face.shape[1] - 1
+    far_rows = np.clip(2 * rows - old_rows[:, None] + top, 0, last_row)
+    far = far_rows * np.int32(last_column + 1) + np.clip(2 * columns - old_columns + left, 0, last_column)
+    nearest = (rows + top) * np.int32(last_column + 1) + columns + left
     out = view.copy()
-    out[top : y + height + 1, left : x + width + 1][hole] = view[rows, columns]
+    out[top : y + height + 1, left : x + width + 1] = np.take(
+        view.reshape(-1, 3), np.where(np.take(blocked, far) > 0, nearest, far), axis=0
+    )
     return out

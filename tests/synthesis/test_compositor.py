@@ -150,14 +150,12 @@ def test_arms_of_glasses_leave_little_beside_the_face(photo: Pixels, mesh: Mesh,
 
 
 def test_nothing_of_what_covers_the_mouth_is_left_inside_the_face(
-    photo: Pixels, mesh: Mesh, face: Mask, paint: Paint, surrogate: Texture
+    photo: Pixels, mesh: Mesh, face: Mask, paint: Paint
 ) -> None:
     covered = photo.copy()
     mouth = mesh[list(topology.LIPS_OUTER), :2].mean(axis=0)
     cv2.circle(covered, tuple(np.rint(mouth).astype(int)), int(np.ptp(mesh[:, 0]) / 5), (20, 200, 30), -1)
-    rendered = render(covered, mesh, 0.5, surrogate)
-    assert np.abs(put(covered, rendered).astype(float) - paint(photo))[face].mean() < 8
-    assert rendered.bare < render(photo, mesh, 0.5, surrogate).bare - 0.1
+    assert np.abs(paint(covered).astype(float) - paint(photo))[face].mean() < 8
 
 
 def test_hair_at_the_rim_of_a_texture_is_not_painted_beside_a_turned_cheek_and_its_middle_is_kept() -> None:
