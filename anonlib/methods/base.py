@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from anonlib.synthesis.compositor import Rendered
+    from anonlib.synthesis.light import Light
     from anonlib.synthesis.textures.average import Texture
     from anonlib.verification.certificate import Claim
 
@@ -155,7 +156,8 @@ class Assignment:
 
 class Region(Protocol):
     """Where a face is in a picture: `box` (4,) px, and those of the `others` (n, 4) there; `mesh` (468, 3) px, how
-    `happy` (0-1), and `gaze` (8,) of its eyes (faces/gaze.py), where described."""
+    `happy` (0-1), and `gaze` (8,) of its eyes (faces/gaze.py), where described; `light`, where not that of the picture.
+    """
 
     @property
     def box(self) -> NDArray[np.float32]: ...
@@ -167,6 +169,8 @@ class Region(Protocol):
     def happy(self) -> float: ...
     @property
     def gaze(self) -> NDArray[np.float32]: ...
+    @property
+    def light(self) -> Light | None: ...
 
 
 class Replacement(Protocol):
@@ -207,7 +211,8 @@ def textured(texture: FaceTexture, digest: str, extent: Extent) -> Rendering:
     from anonlib.synthesis.compositor import render
 
     return Rendering(
-        lambda picture, region: render(picture, region.mesh, region.happy, texture, extent, region.gaze), digest
+        lambda picture, region: render(picture, region.mesh, region.happy, texture, extent, region.gaze, region.light),
+        digest,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from anonlib.methods.base import MAX_YAW
 from anonlib.stages.clip_scan import path_of
 from anonlib.stages.render_state import ClipState, FaceState, ImageState, Pairs
 from anonlib.synthesis.canonical import pose_of, shape_model
+from anonlib.synthesis.compositor import light_of
+from anonlib.synthesis.light import Light
 from anonlib.workspace.schemas import EYES, MESH_POINTS
 
 Floats = NDArray[np.float32]
@@ -37,11 +40,12 @@ CHECKED = 0.5
 """Seconds between two frames of a track that are checked, beside its ends and its best."""
 _BRIDGED = 0.25  # seconds without a mesh that are interpolated, and with one that are too few to be shown
 _EVERY = 3  # frames: after so many without a mesh a face is sought in every third
-_MESH = MESH_POINTS * 3
+_MESH, _LIGHT = MESH_POINTS * 3, 32
+_ROW = _MESH + _LIGHT + EYES
 
 
 class TrackMeshes:
-    """The mesh (468, 3) and gaze (8,) of each face in each frame of its track, in a file; smoothed when they are read.
+    """Mesh, gaze and light of each face in each frame of its track, in a file; smoothed when they are read.
 
     A row is NaN where a face has none: no mesh fits, or it is turned too far away to be replaced.
     """
@@ -49,11 +53,11 @@ class TrackMeshes:
     def __init__(self, file: Path, tracks: Sequence[Track], rate: float) -> None:
         self.tracks, self.rate = tracks, rate
         self._starts = [0, *accumulate(len(track) for track in tracks)]
-        self._rows = np.memmap(file, np.float32, "w+", shape=(max(self._starts[-1], 1), _MESH + EYES))
+        self._rows = np.memmap(file, np.float32, "w+", shape=(max(self._starts[-1], 1), _ROW))
         self._runs: list[NDArray[np.int64]] = []
 
     def of(self, number: int) -> NDArray[np.float32]:
-        """The rows (n, 1412) of a track."""
+        """The rows (n, _ROW) of a track: mesh, light and gaze."""
         return self._rows[self._starts[number] : self._starts[number + 1]]
 
     def finish(self) -> None:
@@ -78,17 +82,20 @@ class TrackMeshes:
         """The frames in which a face has a mesh."""
         return (np.flatnonzero(self._runs[number][:, 0] >= 0) + self.tracks[number].first).tolist()
 
-    def at(self, number: int, frame: int) -> tuple[Floats, Floats] | None:
-        """The mesh (468, 3) px and the gaze (8,) of a face in a frame, None where it has none."""
+    def at(self, number: int, frame: int) -> dict[str, Any] | None:
+        """`mesh` (468, 3) px, `gaze` (8,) and `light` of a face in a frame, None where it has none."""
         place = frame - self.tracks[number].first
         start, stop = self._runs[number][place].tolist()
         if start < 0:
             return None
         part, weights = smoothing(stop - start, place - start, self.rate)
-        meshes, eyes = np.split(self.of(number)[start:stop][part], [_MESH], axis=1)
+        meshes, lights, eyes = np.split(self.of(number)[start:stop][part], [_MESH, _MESH + _LIGHT], axis=1)
         seen = np.abs(weights)[:, None] * np.isfinite(eyes)  # an eye that is hidden in some of the frames
         gaze = (seen * np.nan_to_num(eyes)).sum(axis=0) / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
-        return (weights @ meshes).reshape(MESH_POINTS, 3), gaze.astype(np.float32)
+        even = np.abs(weights) / np.abs(weights).sum()  # light changes more slowly than a face moves
+        *coefficients, spread, clarity = (even @ lights).tolist()
+        light = Light(np.array(coefficients).reshape(-1, 3), spread, clarity)
+        return {"mesh": (weights @ meshes).reshape(MESH_POINTS, 3), "gaze": gaze.astype(np.float32), "light": light}
 
 
 def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -150,8 +157,12 @@ class ClipRenderer:
                 last[number] = points if fits else None
                 missed[number] = 0 if fits else missed[number] + 1
                 usable = fits and abs(pose_of(points, mean).angles()[0]) <= MAX_YAW
-                row = np.concatenate([points.ravel(), eyes])
-                meshes.of(number)[frame.index - track.first] = row if usable else np.nan
+                if not usable:
+                    meshes.of(number)[frame.index - track.first] = np.nan
+                    continue
+                light = light_of(frame.rgb, points)
+                lit = [*light.coefficients.ravel(), light.spread, light.clarity]
+                meshes.of(number)[frame.index - track.first] = np.concatenate([points.ravel(), lit, eyes])
         meshes.finish()
         return meshes
 
@@ -227,8 +238,7 @@ class ClipRenderer:
                 continue
             place = {"box": track.at(frame.index).boxes[0]}
             found = meshes.at(number, frame.index) if meshes and face.tries else None
-            if found is not None:
-                place |= {"mesh": found[0], "gaze": found[1]}
+            place |= found or {}
             of_frame = replace(face, planned=face.planned | place, tries=list(face.tries), findings=[])
             if meshes and face.tries and found is None:
                 of_frame.method, of_frame.tries = self.hide, []

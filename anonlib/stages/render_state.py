@@ -34,6 +34,7 @@ from anonlib.models.requirements import ModelBytes, load, placement
 from anonlib.privacy.keys import Keyring
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.describe import happiness
+from anonlib.synthesis.light import Light
 from anonlib.synthesis.redact import level_alpha
 from anonlib.verification.certificate import NONE, Claim
 from anonlib.workspace.layout import PlanStore
@@ -85,6 +86,11 @@ class FaceState:
     @property
     def gaze(self) -> NDArray[np.float32]:
         return np.array(self.planned["gaze"], np.float32)
+
+    @property
+    def light(self) -> Light | None:
+        """The light on the face, smooth over the frames of a clip; None: that of the photo."""
+        return self.planned.get("light")
 
     def still_shown(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
         """Whether an image (H, W, 3) made from another still has this face's px."""

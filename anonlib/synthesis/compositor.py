@@ -40,6 +40,7 @@ from anonlib.synthesis.light import (
     SPREAD,
     STEP,
     STRICT,
+    Light,
     brightness_of,
     from_log,
     furthest,
@@ -151,10 +152,11 @@ def render(
     texture: FaceTexture,
     extent: Extent = "skin",
     gaze: Floats | None = None,
+    light: Light | None = None,
 ) -> Rendered:
     """Put `texture` where `mesh` (468, 3) px lies in `image` (H, W, 3), as `happy` (0-1) as the source looks, with its
-    `gaze` (8,) of faces/gaze.py."""
-    composite = place(image, mesh, texture.shape, extent, gaze, happy)
+    `gaze` (8,) of faces/gaze.py, in this `light` or that of the image."""
+    composite = place(image, mesh, texture.shape, extent, gaze, happy, light)
     return composite.paint(texture.dressed(happy, composite.opening), happy, texture.age)
 
 
@@ -165,9 +167,10 @@ def place(
     extent: Extent = "skin",
     gaze: Floats | None = None,
     happy: float = 0.0,
+    light: Light | None = None,
 ) -> Composite:
     """Where a surrogate of `neutral` shape (468, 3) goes in an image (H, W, 3) whose face has `mesh` (468, 3) px, and
-    looks so (`gaze`, `happy`: see render)."""
+    looks so (`gaze`, `happy`, `light`: see render)."""
     frame, model, oval = canonical_frame(), shape_model(), list(topology.OVAL)
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
@@ -177,7 +180,7 @@ def place(
     view = np.ascontiguousarray(image[y0:y1, x0:x1])
     origin = np.array([x0, y0, 0], np.float32)
     source_vertices, vertices = source_vertices - origin, vertices - origin
-    detail, light = detail_of(view, source_vertices, GLASSES_STEP)
+    detail, light = detail_of(view, source_vertices, GLASSES_STEP, light)
     residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
     # What is smooth is computed at every step-th px: where it lies in the canonical frame of the source's face, and of
     # the surrogate's, and what is known of that place.
@@ -254,6 +257,15 @@ def _spilled(grid: Floats, covered: Mask) -> Floats:
     known = cv2.merge([covered.astype(np.float32)] * 2)
     near = cv2.blur(grid * known, (3, 3)) / np.maximum(cv2.blur(known, (3, 3)), 1e-3)
     return np.asarray(np.where(known > 0, grid, near), np.float32)
+
+
+def light_of(image: Pixels, mesh: Floats) -> Light:
+    """The light on a face of an image (H, W, 3) with `mesh` (468, 3) px."""
+    pose = pose_of(mesh, shape_model().mean)
+    vertices = pose.apply(with_rings(pose.undo(mesh)))
+    x0, y0, x1, y1 = box_around(vertices[:, :2], image.shape, _MARGIN)
+    view = np.ascontiguousarray(image[y0:y1, x0:x1])
+    return detail_of(view, vertices - np.array([x0, y0, 0], np.float32), STEP)[1]
 
 
 def calmed(detail: Floats) -> Floats:

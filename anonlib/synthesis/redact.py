@@ -90,8 +90,13 @@ def covered(boxes: Floats, size: tuple[int, int]) -> Mask:
 def _fill(image: Pixels, box: Floats, others: Floats) -> None:
     size, (x0, y0, x1, y1) = (image.shape[0], image.shape[1]), ellipse(box, image.shape)[1]
     room = max(round(_ROOM * max(x1 - x0, y1 - y0)), _LEAST_ROOM)
-    part = np.s_[max(y0 - room, 0) : y1 + room, max(x0 - room, 0) : x1 + room]
-    hole, avoid = (covered(boxes, size)[part] for boxes in (box[None], others))
+    whole, around = covered(box[None], size), covered(others, size)
+    while True:
+        part = np.s_[max(y0 - room, 0) : y1 + room, max(x0 - room, 0) : x1 + room]
+        hole, avoid = whole[part], around[part]
+        if room > max(size) or not (hole | avoid).all():
+            break
+        room *= 2  # other faces lie all around it
     image[part] = fill_hole(image[part], hole, avoid, str((x0, y0, x1, y1)).encode())
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from anonlib.faces.track import Track
 from anonlib.stages.clip_render import TrackMeshes, runs
-from anonlib.workspace.schemas import EYES, MESH_POINTS
+from anonlib.workspace.schemas import EYES
 
 RATE = 20.0
 BRIDGED = 5  # frames of a quarter of a second
@@ -21,7 +21,7 @@ def meshes(folder: Path, shown: list[bool], *, jitter: float = 0.0) -> TrackMesh
     track = Track.still(np.array([0, 0, 40, 40], np.float32), frames)
     held = TrackMeshes(folder / "meshes", [track], RATE)
     noise = np.random.default_rng(0).normal(0, jitter, (frames, 1)) if jitter else np.zeros((frames, 1))
-    rows = 2.0 * np.arange(frames)[:, None] + noise + np.zeros((frames, MESH_POINTS * 3 + EYES))
+    rows = 2.0 * np.arange(frames)[:, None] + noise + np.zeros((frames, held.of(0).shape[1]))
     held.of(0)[:] = np.where(np.array(shown)[:, None], rows, np.nan)
     held.finish()
     return held
@@ -31,8 +31,8 @@ def test_a_short_gap_is_bridged_and_a_long_one_is_not(tmp_path: Path) -> None:
     shown = [True] * 20 + [False] * BRIDGED + [True] * 20 + [False] * (BRIDGED + 1) + [True] * 20
     held = meshes(tmp_path, shown)
     assert held.shown(0) == [*range(45), *range(45 + BRIDGED + 1, len(shown))]
-    mesh, gaze = held.at(0, 22) or pytest.fail("no mesh")
-    assert mesh[0, 0] == pytest.approx(44, abs=1e-3) and gaze.shape == (EYES,)
+    face = held.at(0, 22) or pytest.fail("no mesh")
+    assert face["mesh"][0, 0] == pytest.approx(44, abs=1e-3) and face["gaze"].shape == (EYES,)
     assert held.at(0, 46) is None
 
 
@@ -51,7 +51,7 @@ def test_a_track_of_few_frames_that_all_have_a_mesh_shows_it(tmp_path: Path) -> 
 
 def test_meshes_are_smooth_and_not_late(tmp_path: Path) -> None:
     held = meshes(tmp_path, [True] * 60, jitter=1.0)
-    smooth = np.array([(held.at(0, frame) or pytest.fail("no mesh"))[0][0, 0] for frame in range(60)])
+    smooth = np.array([(held.at(0, frame) or pytest.fail("no mesh"))["mesh"][0, 0] for frame in range(60)])
     raw = held.of(0)[:, 0]
     truth = 2.0 * np.arange(60)
     assert np.diff(smooth - truth).std() < 0.5 * np.diff(raw - truth).std()
@@ -60,9 +60,9 @@ def test_meshes_are_smooth_and_not_late(tmp_path: Path) -> None:
 
 def test_an_eye_that_is_hidden_in_a_frame_has_the_gaze_of_its_neighbours(tmp_path: Path) -> None:
     held = meshes(tmp_path, [True] * 20)
-    held.of(0)[10, MESH_POINTS * 3 :] = np.nan
-    _, gaze = held.at(0, 10) or pytest.fail("no mesh")
-    assert gaze == pytest.approx([20] * EYES, abs=0.5)
+    held.of(0)[10, -EYES:] = np.nan
+    face = held.at(0, 10) or pytest.fail("no mesh")
+    assert face["gaze"] == pytest.approx([20] * EYES, abs=0.5)
 
 
 def test_runs_are_where_a_mask_is_true() -> None:

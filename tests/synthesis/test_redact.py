@@ -55,3 +55,10 @@ def test_a_fill_depends_on_no_px_under_any_ellipse_of_the_photo(x: int, y: int, 
             redact(each, boxes[number], "fill", np.delete(boxes, number, axis=0))
     painted = hidden if both else covered(boxes[1:], (120, 140))
     assert (image[painted] == other[painted]).all()
+
+
+def test_a_face_before_a_larger_one_is_filled_from_around_both() -> None:
+    wall = np.full((400, 600, 3), 200, np.uint8)
+    boxes = np.array([[290, 190, 310, 210], [100, 50, 500, 350]], np.float32)
+    redact(wall, boxes[0], "fill", boxes[1:])
+    assert (wall == 200).all()

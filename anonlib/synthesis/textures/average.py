@@ -86,13 +86,14 @@ def portrait(image: Pixels, mesh: Floats, happy: float, age: float = UNKNOWN_AGE
     return Portrait(plain, facing_weight(vertices) * shown, shape - model.expression_of(shape), happy, age)
 
 
-def detail_of(image: Pixels, vertices: Floats, step: int) -> tuple[Floats, Light]:
-    """A face's log texture less its light at every step-th canonical px, zero where the photo ends, and that light.
+def detail_of(image: Pixels, vertices: Floats, step: int, light: Light | None = None) -> tuple[Floats, Light]:
+    """A face's log texture less its `light`, fitted if none is given, at every step-th canonical px, zero where the
+    photo ends; and that light.
     `image` (H, W, 3) with `vertices` (540, 3) in its px; `step` 1, 2 or STEP; detail (S/step, S/step, 3)."""
     raw, valid = canonical_frame().warp_in(image, vertices, step)
     log = to_log(raw)
     coarse = np.s_[:: STEP // step, :: STEP // step]
-    light = fit_light(log[coarse], facing_weight(vertices, STEP) * valid[coarse])
+    light = light or fit_light(log[coarse], facing_weight(vertices, STEP) * valid[coarse])
     return (log - light.field(step)) * valid[..., None], light
 
 
