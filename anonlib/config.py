@@ -156,7 +156,13 @@ class ClipConfig(_Frozen):
         "drop",
         flag="--clip-audio",
     )
-    crf: int = _key("The quality of H.264, lower is better; VP9 gets 12 more.", 18, ge=0, le=40, flag="--clip-crf")
+    crf: int = _key(
+        "The quality of H.264, lower is better; VP9 gets 12 more, MPEG-4 in AVI a quantizer of 1 + crf / 9.",
+        18,
+        ge=0,
+        le=40,
+        flag="--clip-crf",
+    )
 
 
 class SecretConfig(_Frozen):

@@ -34,12 +34,14 @@ __all__ = ["ClipInfo", "ClipWriter", "Frame", "clip_info", "frames_in", "is_clip
 
 WINDOW = 16
 """Frames that are decoded at once; fewer where they are larger than full HD."""
+_CODECS = {"webm": "libvpx-vp9", "avi": "mpeg4"}
 _AUDIO = {"webm": "libopus", "avi": "ac3"}
 _THREADS = 4
 """Of the encoders, whatever the machine has: x264 decides by their number how it cuts a clip."""
 SOUND_RATE = 48_000
 """Samples a second of sound."""
-_MOST_TICKS = 1_000_000
+_MOST_TICKS, _MOST_TICKS_OF_MPEG4 = 1_000_000, 65_535
+"""A second."""
 
 
 def _fraction(parts: Any) -> Fraction:
@@ -237,7 +239,9 @@ def _read_sound(path: Path, limits: LimitsConfig) -> Iterator[NDArray[np.int16]]
 
 
 class ClipWriter:
-    """A new clip at `path`, of the container, size and times of `info`: H.264, in WebM VP9. Equal frames, equal bytes.
+    """A new clip at `path`, of the container, size and times of `info`; equal frames, equal bytes.
+
+    It is H.264, in WebM VP9, and in AVI, which has no times of presentation that H.264 needs, MPEG-4 part 2.
 
     With `source` the sound of that clip comes along. An exception removes what was written. Raises ImageProblem where
     the source's sound cannot be decoded.
@@ -265,30 +269,29 @@ class ClipWriter:
         self._out.start_encoding()
         # x264 describes itself and its settings in an SEI unit (type 6) of the first frame.
         units = "filter_units=remove_types=6"
-        self._bare = None if info.container == "webm" else av.BitStreamFilterContext(units, self._stream)
+        h264 = self._stream.codec_context.name == "libx264"
+        self._bare = av.BitStreamFilterContext(units, self._stream) if h264 else None
 
     def _video(self, settings: ClipConfig) -> Any:
-        info, vp9 = self._info, self._info.container == "webm"
-        stream: Any = self._out.add_stream("libvpx-vp9" if vp9 else "libx264", rate=info.rate)
+        info, codec = self._info, _CODECS.get(self._info.container, "libx264")
+        stream: Any = self._out.add_stream(codec, rate=info.rate)
         context = stream.codec_context
         context.width, context.height = info.width, info.height
-        context.pix_fmt = "yuv420p" if vp9 or not (info.width % 2 or info.height % 2) else "yuv444p"
-        fine = info.time_base.denominator <= _MOST_TICKS
-        context.time_base = info.time_base if fine else Fraction(1, 90_000)
+        odd = info.width % 2 or info.height % 2
+        context.pix_fmt = "yuv444p" if codec == "libx264" and odd else "yuv420p"
+        most = _MOST_TICKS_OF_MPEG4 if codec == "mpeg4" else _MOST_TICKS
+        context.time_base = max(info.time_base.limit_denominator(most), Fraction(1, most))
         context.sample_aspect_ratio = info.aspect
         context.colorspace, context.color_primaries, context.color_trc = info.colour
         context.color_range = 1
         context.thread_count = _THREADS
         context.flags |= self._av.codec.context.Flags.bitexact
-        if vp9:
-            crf = settings.crf + 12
-            speed = {"deadline": "good", "cpu-used": "5", "tile-columns": "2", "frame-parallel": "0"}
-            context.bit_rate = 0
-            context.options = {"crf": str(crf), **speed}
-        else:
-            # AVI has no times of its own, so its frames must not be reordered.
-            context.options = {"crf": str(settings.crf), "preset": "veryfast"}
-            context.options |= {"bf": "0"} if info.container == "avi" else {}
+        crf = settings.crf
+        context.options = {
+            "libx264": {"crf": str(crf), "preset": "veryfast"},
+            "libvpx-vp9": {"crf": str(crf + 12), "b": "0", "deadline": "good", "cpu-used": "5", "tile-columns": "2"},
+            "mpeg4": {"qmin": str(1 + crf // 9), "qmax": str(1 + crf // 9)},
+        }[codec]
         return stream
 
     def write(self, rgb: NDArray[np.uint8], time: Fraction) -> None:

@@ -16,9 +16,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import av
+import av.subtitles.codeccontext  # PyAV imports it with the first stream of subtitles, which is too late here
 import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import Type
@@ -54,10 +56,23 @@ _GRACE = 2.0
 _DEMUXERS = {"mp4": "mov", "mov": "mov", "matroska": "matroska", "webm": "matroska", "avi": "avi"}
 _MATRICES = {0: BT709, 1: 1, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}
 _HDR, _UNKNOWN = {16: "PQ", 18: "HLG"}, 2
+_WHITE = 203.0
+"""Reference white in cd/m2."""
+_SIGNAL = np.rint(np.linspace(0, 1, 1 << 16) ** (1 / 2.4) * 255).astype(np.uint8)
+_TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32).T
 _DOLBY_VISION = {"dvh1", "dvhe", "dva1", "dvav", "dav1"}
 _ONE = 1 << 16
-_OF_EVERY_FILE = {"major_brand", "minor_version", "compatible_brands", "language", "handler_name", "vendor_id"}
-_UNREADABLE = (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, RuntimeError, TypeError)
+_OF_EVERY_FILE = {
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "language",
+    "handler_name",
+    "vendor_id",
+    "DURATION",
+    "encoder",
+}
+_UNREADABLE = (OSError, ValueError, LookupError, ArithmeticError)
 
 
 def clip_bytes(max_mpx: float) -> int:
@@ -115,7 +130,7 @@ def _load_what_comes_late() -> None:
         frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
         out.mux([*stream.encode(frame), *stream.encode(None)])
     for picture, _ in _decoded(io.BytesIO(written.getvalue())):
-        _rgb(picture, VideoReformatter())
+        _Colour(picture).rgb(picture, VideoReformatter())
 
 
 def _opened(file: io.RawIOBase | io.BytesIO) -> tuple[str, Any]:
@@ -211,7 +226,7 @@ class _Colour:
         # As players do where a file does not say it.
         self.source = _MATRICES.get(space, BT709 if frame.height >= 720 else BT601)
         self.matrix, self.primaries, self.transfer = self.source, int(frame.color_primaries), int(frame.color_trc)
-        self.hdr = self.transfer in _HDR
+        self.hdr = _HDR.get(self.transfer, "")
         if self.hdr:
             self.matrix = self.primaries = self.transfer = BT709
             self.notes.append(Note.SDR)
@@ -221,21 +236,45 @@ class _Colour:
         if any(component.is_alpha for component in components):
             raise ImageProblem(Reason.CLIP_FORMAT, "the clip's video is partly transparent")
 
-    def options(self) -> dict[str, Any]:
-        """Of VideoReformatter.reformat."""
-        ranges = {"src_color_range": ColorRange.JPEG if self.full else ColorRange.MPEG}
-        mapped = {"dst_color_trc": BT709, "dst_color_primaries": BT709} if self.hdr else {}
-        spaces = {"src_colorspace": self.source, "dst_colorspace": self.matrix}
-        return {"format": "rgb24", "interpolation": ACCURATE, "threads": 1} | ranges | spaces | mapped
+    def rgb(self, frame: Any, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+        """A frame's pixels (H, W, 3)."""
+        options: dict[str, Any] = {
+            "interpolation": ACCURATE,
+            "threads": 1,
+            "format": "rgb48le" if self.hdr else "rgb24",
+        }
+        if not frame.format.is_rgb:
+            options |= {"src_color_range": ColorRange.JPEG if self.full else ColorRange.MPEG}
+            options |= {"src_colorspace": self.source, "dst_colorspace": self.source}
+        pixels = reformatter.reformat(frame, **options).to_ndarray()
+        return _sdr(pixels, self.hdr) if self.hdr else np.asarray(pixels, np.uint8)
 
 
-def _rgb(frame: Any, reformatter: VideoReformatter, colour: _Colour | None = None) -> NDArray[np.uint8]:
-    """A frame's pixels (H, W, 3), as a player shows them."""
-    colour = colour or _Colour(frame)
-    options = colour.options()
-    if frame.format.is_rgb:
-        options = {name: value for name, value in options.items() if "color" not in name}
-    return np.asarray(reformatter.reformat(frame, **options).to_ndarray(), np.uint8)
+def _sdr(pixels: NDArray[Any], transfer: str) -> NDArray[np.uint8]:
+    """PQ or HLG (H, W, 3) uint16 of BT.2020 as BT.709: the light of a display of 1,000 cd/m2 over that of reference
+    white, 203 cd/m2, clipped to 1 (ITU-R BT.2100, tables 4 and 5; BT.2408, 2.1; BT.2087, 4; BT.1886)."""
+    light = _light_of(transfer)[pixels]
+    if transfer == "HLG":
+        light *= np.maximum(light @ np.array([0.2627, 0.6780, 0.0593], np.float32), 1e-6)[..., None] ** np.float32(0.2)
+        light *= np.float32(1000 / _WHITE)
+    shown: NDArray[np.uint8] = _SIGNAL[(np.clip(light @ _TO_BT709, 0, 1) * 65_535).astype(np.uint16)]
+    return shown
+
+
+@cache
+def _light_of(transfer: str) -> NDArray[np.float32]:
+    """The light of each of 65,536 signals: of PQ over reference white, of HLG that of the scene."""
+    signal = np.linspace(0, 1, 1 << 16)
+    if transfer == "PQ":
+        root = signal ** (32 / 2523)
+        light = (
+            (np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)) ** (16384 / 2610) * 10_000 / _WHITE
+        )
+    else:
+        a = 0.17883277
+        b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
+        light = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    return light.astype(np.float32)
 
 
 def _turned(frame: Any) -> tuple[bool, bool, bool]:
@@ -260,7 +299,7 @@ def _frames(file: io.RawIOBase, max_mpx: float) -> Iterator[tuple[NDArray[np.uin
         if colour is None:
             _check_size(frame, max_mpx)
             colour, turn = _Colour(frame), _turned(frame)
-        pixels = _rgb(frame, reformatter, colour)
+        pixels = colour.rgb(frame, reformatter)
         pixels = pixels.swapaxes(0, 1) if turn[0] else pixels
         yield pixels[:: -1 if turn[2] else 1, :: -1 if turn[1] else 1], [time.numerator, time.denominator]
 
@@ -298,7 +337,7 @@ def _info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) 
             raise ImageProblem(Reason.CLIP_FORMAT, "the clip is in Dolby Vision, whose colours cannot be converted")
         if any(entry.pos + entry.size > size for entry in stream.index_entries):
             raise ImageProblem(Reason.DAMAGED, "the clip is cut off: its index names more than there is in the file")
-        count, start, end = _measured(container, stream, minutes, most_rate)
+        count, rate, start, end = _measured(container, stream, minutes, most_rate)
         stripped = _stripped(container, stream)
         promised = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
         average, codec = stream.average_rate, stream.codec_context.name
@@ -313,10 +352,9 @@ def _info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) 
     notes = [*colour.notes]
     if interlaced or frame.interlaced_frame:
         notes.append(Note.DEINTERLACED)
-    if promised > float(end - start) * 1.01 + 1:
+    if promised > float(end) * 1.01 + 1:
         notes.append(Note.SHORTER)
-    length = end - start
-    rate = Fraction(count / length).limit_denominator(1001)
+    rate = max(rate, Fraction(1, 1000)).limit_denominator(1001)
     if average and abs(average / rate - 1) < 0.005:
         rate = average
     side = (frame.height, frame.width) if exchanged else (frame.width, frame.height)
@@ -326,9 +364,12 @@ def _info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) 
     return [*side, count, *fractions, about, kind, codec, sound, sorted(stripped), notes]
 
 
-def _measured(container: Any, stream: Any, minutes: float, most_rate: float) -> tuple[int, Fraction, Fraction]:
-    """Frames of a stream by its packets, and when the first begins and the last ends; raises ImageProblem."""
-    count, start, end, longest = 0, None, Fraction(0), Fraction(0)
+def _measured(
+    container: Any, stream: Any, minutes: float, most_rate: float
+) -> tuple[int, Fraction, Fraction, Fraction]:
+    """Frames of a stream by its packets, how many a second, when the first begins and the last ends; raises
+    ImageProblem."""
+    count, start, last, end = 0, None, Fraction(0), Fraction(0)
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise ImageProblem(Reason.DAMAGED, "the clip is cut off or damaged")
@@ -339,7 +380,7 @@ def _measured(container: Any, stream: Any, minutes: float, most_rate: float) -> 
         if at is not None:
             time, length = at * stream.time_base, (packet.duration or 0) * stream.time_base
             start = time if start is None else min(start, time)
-            end, longest = max(end, time + length), max(longest, length)
+            last, end = max(last, time), max(end, time + length)
         if count > minutes * 60 * most_rate or (start is not None and end - start > minutes * 60):
             over = f"the clip is longer than {minutes:g} minutes (limits.clip_minutes)"
             raise ImageProblem(Reason.TOO_LONG, over)
@@ -348,10 +389,11 @@ def _measured(container: Any, stream: Any, minutes: float, most_rate: float) -> 
     start = start or Fraction(0)
     if end <= start:
         end = start + Fraction(1, 25)
-    if count > 1 and count / (end - start) > most_rate:
-        over = f"the clip has {count / (end - start):.0f} frames a second, over the limit of {most_rate:g}"
-        raise ImageProblem(Reason.TOO_LONG, f"{over} (limits.clip_fps)")
-    return count, start, end
+    rate = (count - 1) / (last - start) if last > start else 1 / (end - start)
+    if rate > most_rate:
+        over = f"the clip has {float(rate):,.0f} frames a second, over the limit of {most_rate:g} (limits.clip_fps)"
+        raise ImageProblem(Reason.TOO_LONG, over)
+    return count, rate, start, end
 
 
 def _stripped(container: Any, video: Any) -> set[Stripped]:

@@ -1,0 +1,430 @@
+"""Clips as cameras, editors and accidents make them: each is released right, or is a problem with a sentence.
+
+Every maker plants SECRET wherever its container has room for words; no released byte may hold it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from anonlib.codes import Note, Reason, Stripped
+from anonlib.config import ClipConfig, LimitsConfig
+from anonlib.errors import ImageProblem
+from anonlib.media.clip import ClipInfo, ClipWriter, clip_info, read_frames
+from tests.support.clips import frame, frames_of, make
+
+SECRET = "N3ver-Published"
+LIMITS = LimitsConfig(clip_minutes=0.5)
+TAGS = {
+    "title": SECRET,
+    "location": f"+48.8577+002.295/{SECRET}",
+    "comment": SECRET,
+    "com.apple.quicktime.make": SECRET,
+}
+EVEN = [Fraction(number, 25) for number in range(12)]
+
+
+def pictures(count: int = 6, size: tuple[int, int] = (64, 48), pix_fmt: str = "yuv420p") -> list[Any]:
+    found = []
+    for number in range(count):
+        picture = av.VideoFrame.from_ndarray(frame(number, size)).reformat(format=pix_fmt)
+        picture.pts, picture.time_base = number, Fraction(1, 25)
+        found.append(picture)
+    return found
+
+
+def muxed(path: Path, add: Callable[[Any], list[tuple[Any, bytes]]] = lambda out: [], **more: Any) -> Path:
+    """A clip beside whose video `add` puts other streams, a packet of these bytes each."""
+    with av.open(str(path), "w", **more) as out:
+        out.metadata.update(TAGS)
+        stream: Any = out.add_stream("libx264", rate=25)
+        stream.width, stream.height = 64, 48
+        others = add(out)
+        for picture in pictures():
+            out.mux(stream.encode(picture))
+        for other, data in others:
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = other, Fraction(1, 25)
+            packet.pts = packet.dts = 0
+            packet.duration = 5
+            out.mux(packet)
+        out.mux(stream.encode(None))
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def cut_behind_its_index(folder: Path) -> Path:
+    return cut(make(folder / "a.mp4", 30, container={"movflags": "+faststart"}, tags=TAGS), 0.7)
+
+
+def cut_before_its_index(folder: Path) -> Path:
+    return cut(make(folder / "a.mp4", 30, tags=TAGS), 0.7)
+
+
+def cut_matroska(folder: Path) -> Path:
+    return cut(make(folder / "a.mkv", 100, tags=TAGS), 0.5)
+
+
+def uneven_times(folder: Path) -> Path:
+    return make(folder / "a.mp4", 12, times=[time * time + time for time in EVEN], tags=TAGS)
+
+
+def late_start(folder: Path) -> Path:
+    return make(folder / "a.mkv", 12, times=[time + 2 for time in EVEN], tags=TAGS)
+
+
+def turned(folder: Path, *, degrees: int = 90) -> Path:
+    def turn(out: Any) -> list[Any]:
+        out.streams.video[0].set_display_rotation(degrees)
+        return []
+
+    return muxed(folder / "a.mp4", turn)
+
+
+def mirrored(folder: Path) -> Path:
+    def mirror(out: Any) -> list[Any]:
+        out.streams.video[0].set_display_matrix((-(1 << 16), 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
+        return []
+
+    return muxed(folder / "a.mov", mirror)
+
+
+def turned_oddly(folder: Path) -> Path:
+    return turned(folder, degrees=30)
+
+
+def ten_bits(folder: Path) -> Path:
+    return make(folder / "a.mp4", pix_fmt="yuv420p10le", tags=TAGS)
+
+
+def in_hdr(folder: Path, *, transfer: int = 16, level: int = 596) -> Path:
+    """All of it at `level` of 1,023: 58 % is the reference white of PQ, 203 cd/m2 (ITU-R BT.2408)."""
+    with av.open(str(folder / "a.mp4"), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 9, 9, transfer, 1
+        for number in range(4):
+            picture = av.VideoFrame(64, 48, "yuv420p10le")
+            for plane, value in zip(picture.planes, (level, 512, 512), strict=True):
+                plane.update(np.full(plane.buffer_size // 2, value, "<u2").tobytes())
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    return folder / "a.mp4"
+
+
+def in_hlg(folder: Path) -> Path:
+    return in_hdr(folder, transfer=18, level=721)
+
+
+def interlaced(folder: Path) -> Path:
+    return make(folder / "a.mkv", options={"x264-params": "tff=1", "crf": "10"}, tags=TAGS)
+
+
+def odd_size(folder: Path) -> Path:
+    return make(folder / "a.mkv", size=(63, 47), codec="ffv1", pix_fmt="yuv444p", tags=TAGS)
+
+
+def full_range(folder: Path) -> Path:
+    return make(folder / "a.avi", codec="mjpeg", pix_fmt="yuvj420p", options={"qmin": "1", "qmax": "2"}, tags=TAGS)
+
+
+def wide_pixels(folder: Path) -> Path:
+    return make(folder / "a.mp4", context={"sample_aspect_ratio": Fraction(4, 3)}, tags=TAGS)
+
+
+def two_videos(folder: Path) -> Path:
+    with av.open(str(folder / "a.mkv"), "w") as out:
+        streams: list[Any] = [out.add_stream("libx264", rate=25) for _ in range(2)]
+        for stream, size in zip(streams, ((64, 48), (32, 32)), strict=True):
+            stream.width, stream.height = size
+        for stream, size in zip(streams, ((64, 48), (32, 32)), strict=True):
+            for picture in pictures(size=size):
+                out.mux(stream.encode(picture))
+            out.mux(stream.encode(None))
+    return folder / "a.mkv"
+
+
+def sound_alone(folder: Path) -> Path:
+    with av.open(str(folder / "a.mp4"), "w") as out:
+        voice: Any = out.add_stream("aac", rate=48_000, layout="mono")
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.int16), format="s16", layout="mono")
+        samples.sample_rate = 48_000
+        out.mux([*voice.encode(samples), *voice.encode(None)])
+    return folder / "a.mp4"
+
+
+def ten_thousand_a_second(folder: Path) -> Path:
+    return make(folder / "a.mp4", 12, times=[Fraction(number, 10_000) for number in range(12)])
+
+
+def eight_k(folder: Path) -> Path:
+    return make(folder / "a.mp4", 1, size=(7680, 4320), codec="mpeg4")
+
+
+def too_long(folder: Path) -> Path:
+    return make(folder / "a.mp4", 12, times=[Fraction(number * 10) for number in range(12)])
+
+
+def subtitled(folder: Path) -> Path:
+    return muxed(folder / "a.mkv", lambda out: [(out.add_mux_stream("subrip"), SECRET.encode())])
+
+
+def of_an_action_camera(folder: Path) -> Path:
+    return muxed(folder / "a.mp4", lambda out: [(out.add_data_stream("bin_data"), b"DEVC" + SECRET.encode())])
+
+
+def with_chapters(folder: Path) -> Path:
+    def chapter(out: Any) -> list[Any]:
+        span = {"id": 1, "start": 0, "end": 5, "time_base": Fraction(1, 25), "metadata": {"title": SECRET}}
+        out.set_chapters([span])
+        return []
+
+    return muxed(folder / "a.mkv", chapter)
+
+
+def with_an_attachment(folder: Path) -> Path:
+    def attach(out: Any) -> list[Any]:
+        out.add_attachment("a.txt", "text/plain", SECRET.encode())
+        return []
+
+    return muxed(folder / "a.mkv", attach)
+
+
+def with_a_cover(folder: Path) -> Path:
+    with av.open(str(folder / "a.mp4"), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=25)
+        cover: Any = out.add_stream("png", rate=1)
+        stream.width, stream.height = 64, 48
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        out.mux(cover.encode(av.VideoFrame.from_ndarray(frame(0))))
+        for picture in pictures():
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    return folder / "a.mp4"
+
+
+def with_a_box_behind(folder: Path) -> Path:
+    path = make(folder / "a.mp4", tags=TAGS)
+    body = b"\xbe\x7a\xcf\xcb\x97\xa9\x42\xe8\x9c\x71\x99\x94\x91\xe3\xaf\xac" + f"<x:xmpmeta>{SECRET}".encode()
+    path.write_bytes(path.read_bytes() + struct.pack(">I4s", len(body) + 8, b"uuid") + body)
+    return path
+
+
+def with_words_in_its_stream(folder: Path) -> Path:
+    """In an SEI unit in front of the first frame, as cameras put their settings there."""
+    path = folder / "a.mkv"
+    data = bytes(16) + SECRET.encode()
+    unit = b"\x06\x05" + bytes([len(data)]) + data + b"\x80"
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.options = 64, 48, {"bf": "0"}
+        for number, picture in enumerate([*pictures(), None]):
+            for packet in stream.encode(picture):
+                added = av.Packet((b"\0\0\0\x01" + unit if number == 0 or packet.pts == 0 else b"") + bytes(packet))
+                added.pts, added.dts, added.time_base = packet.pts, packet.dts, packet.time_base
+                added.stream, added.is_keyframe = stream, packet.is_keyframe
+                out.mux(added)
+    assert SECRET.encode() in path.read_bytes()
+    return path
+
+
+def empty(folder: Path) -> Path:
+    (folder / "a.mp4").write_bytes(b"")
+    return folder / "a.mp4"
+
+
+def without_a_frame(folder: Path) -> Path:
+    with av.open(str(folder / "a.mkv"), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=25)
+        stream.width, stream.height = 64, 48
+        out.start_encoding()
+    return folder / "a.mkv"
+
+
+def of_another_container(folder: Path) -> Path:
+    path = make(folder / "a.webm", codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}, tags=TAGS)
+    return path.rename(folder / "a.mp4")
+
+
+def text(folder: Path) -> Path:
+    (folder / "a.mp4").write_text(f"dear diary, {SECRET}")
+    return folder / "a.mp4"
+
+
+def playlist(folder: Path) -> Path:
+    """FFmpeg would open what such a file names."""
+    (folder / "a.mp4").write_text(f"#EXTM3U\n#EXTINF:10,\nfile://{make(folder / 'other.mp4')}\n")
+    return folder / "a.mp4"
+
+
+def of_a_hundred_days(folder: Path) -> Path:
+    """By its header: the durations of movie and track are those of mvhd, tkhd and mdhd (ISO/IEC 14496-12)."""
+    path = make(folder / "a.mp4", tags=TAGS)
+    data = bytearray(path.read_bytes())
+    for box, at in ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)):
+        start = data.index(box) + at
+        data[start : start + 4] = struct.pack(">I", 0x7FFFFFF0)
+    path.write_bytes(data)
+    return path
+
+
+def with_a_damaged_frame(folder: Path) -> Path:
+    path = make(folder / "a.mp4", 20, container={"movflags": "+faststart"}, tags=TAGS)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
+    data[start : start + 400] = np.random.default_rng(3).bytes(400)
+    path.write_bytes(data)
+    return path
+
+
+def of_changing_size(folder: Path) -> Path:
+    encoders = []
+    for size in ((64, 48), (96, 64)):
+        context: Any = av.CodecContext.create("libx264", "w")
+        context.width, context.height, context.pix_fmt, context.time_base = *size, "yuv420p", Fraction(1, 25)
+        context.options = {"preset": "ultrafast", "tune": "zerolatency"}
+        encoders.append([bytes(p) for f in [*pictures(3, size), None] for p in context.encode(f)])
+    with av.open(str(folder / "a.avi"), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=25)
+        stream.width, stream.height = 64, 48
+        out.start_encoding()
+        for number, data in enumerate(encoders[0] + encoders[1]):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+            out.mux(packet)
+    return folder / "a.avi"
+
+
+def transparent(folder: Path) -> Path:
+    return make(folder / "a.mkv", codec="ffv1", pix_fmt="yuva420p", tags=TAGS)
+
+
+def grey(folder: Path) -> Path:
+    return make(folder / "a.mkv", codec="ffv1", pix_fmt="gray", tags=TAGS)
+
+
+def of_rgb(folder: Path) -> Path:
+    return make(folder / "a.mov", codec="libx264rgb", pix_fmt="rgb24", tags=TAGS, options={"crf": "5"})
+
+
+PROBLEMS = {
+    cut_behind_its_index: Reason.DAMAGED,
+    cut_before_its_index: Reason.DAMAGED,
+    turned_oddly: Reason.CLIP_FORMAT,
+    sound_alone: Reason.NO_VIDEO,
+    ten_thousand_a_second: Reason.TOO_LONG,
+    eight_k: Reason.TOO_MANY_PIXELS,
+    too_long: Reason.TOO_LONG,
+    empty: Reason.EMPTY,
+    without_a_frame: Reason.DAMAGED,
+    text: Reason.NOT_A_CLIP,
+    playlist: Reason.NOT_A_CLIP,
+    with_a_damaged_frame: Reason.DAMAGED,
+    of_changing_size: Reason.CLIP_FORMAT,
+    transparent: Reason.CLIP_FORMAT,
+}
+RELEASED: dict[Callable[[Path], Path], tuple[set[Stripped], set[Note]]] = {
+    cut_matroska: ({Stripped.TAGS}, {Note.SHORTER}),
+    uneven_times: ({Stripped.TAGS}, set()),
+    late_start: ({Stripped.TAGS}, set()),
+    turned: ({Stripped.TAGS}, set()),
+    mirrored: ({Stripped.TAGS}, set()),
+    ten_bits: ({Stripped.TAGS}, {Note.CLIP_EIGHT_BITS}),
+    in_hdr: (set(), {Note.CLIP_EIGHT_BITS, Note.SDR}),
+    in_hlg: (set(), {Note.CLIP_EIGHT_BITS, Note.SDR}),
+    interlaced: ({Stripped.TAGS}, {Note.DEINTERLACED}),
+    odd_size: ({Stripped.TAGS}, set()),
+    full_range: ({Stripped.TAGS}, set()),
+    wide_pixels: ({Stripped.TAGS}, set()),
+    two_videos: ({Stripped.TAGS, Stripped.VIDEOS}, set()),
+    subtitled: ({Stripped.TAGS, Stripped.SUBTITLES}, set()),
+    of_an_action_camera: ({Stripped.TAGS, Stripped.DATA}, set()),
+    with_chapters: ({Stripped.TAGS, Stripped.CHAPTERS}, set()),
+    with_an_attachment: ({Stripped.TAGS, Stripped.ATTACHMENTS}, set()),
+    with_a_cover: ({Stripped.COVER}, set()),
+    with_a_box_behind: ({Stripped.TAGS}, set()),
+    with_words_in_its_stream: ({Stripped.TAGS}, set()),
+    of_another_container: ({Stripped.TAGS}, set()),
+    of_a_hundred_days: ({Stripped.TAGS}, set()),
+    grey: ({Stripped.TAGS}, set()),
+    of_rgb: ({Stripped.TAGS}, set()),
+}
+TURNED: dict[Any, Callable[[Any], Any]] = {
+    turned: lambda picture: np.rot90(picture),
+    mirrored: lambda picture: picture[:, ::-1],
+}
+
+
+def release(path: Path, to: Path) -> tuple[ClipInfo, list[Any]]:
+    """Write a clip with every frame as it is; the info and the frames of the source."""
+    info, frames = clip_info(path, LIMITS), []
+    with ClipWriter(to, info, None, ClipConfig(), LIMITS) as writer:
+        for window in read_frames(path, LIMITS):
+            for each in window:
+                writer.write(each.rgb, each.time)
+                frames.append(each)
+    return info, frames
+
+
+@pytest.mark.parametrize("maker", PROBLEMS, ids=lambda maker: maker.__name__)
+def test_a_bad_clip_is_a_problem_with_a_sentence(tmp_path, maker):
+    with pytest.raises(ImageProblem) as problem:
+        release(maker(tmp_path), tmp_path / "out")
+    assert problem.value.reason is PROBLEMS[maker], str(problem.value)
+    assert len(str(problem.value)) > 15 and SECRET not in str(problem.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("maker", RELEASED, ids=lambda maker: maker.__name__)
+def test_an_odd_clip_is_released_right(tmp_path, maker):
+    info, frames = release(maker(tmp_path), tmp_path / "out")
+    assert ({*info.stripped}, {*info.notes}) == RELEASED[maker]
+    assert frames[0].rgb.shape == (info.height, info.width, 3)
+    data = (tmp_path / "out").read_bytes()
+    assert SECRET.encode() not in data and b"x264" not in data and not re.search(rb"Lav[cf]\d", data)
+    again = clip_info(tmp_path / "out", LIMITS)
+    assert (again.stripped, again.notes) == ((), ())
+    for name in ("width", "height", "container", "aspect"):
+        assert getattr(again, name) == getattr(info, name)
+    assert abs(again.duration - info.duration) <= 1 / info.rate
+    found = frames_of(tmp_path / "out")
+    assert [each.time for each in found] == [each.time for each in frames]
+    for before, after in zip(frames, found, strict=True):
+        assert np.abs(before.rgb.astype(int) - after.rgb).mean() < 3
+    if maker in (in_hdr, in_hlg):
+        assert abs(frames[0].rgb.astype(int) - 250).max() <= 6  # reference white is white
+    elif maker not in (two_videos, grey):
+        upright = TURNED.get(maker, lambda picture: picture)(frame(0, (63, 47) if maker is odd_size else (64, 48)))
+        assert np.abs(frames[0].rgb.astype(int) - upright).mean() < 5
+
+
+def test_every_clip_is_given_the_times_of_its_file(tmp_path):
+    assert [each.time for each in frames_of(uneven_times(tmp_path))] == [time * time + time for time in EVEN]
+    assert [each.time for each in frames_of(late_start(tmp_path))] == [time + 2 for time in EVEN]
+
+
+def test_the_sound_of_a_bad_clip_costs_the_clip(tmp_path):
+    path = make(tmp_path / "a.mp4", 30, sound=True, container={"movflags": "+faststart"})
+    info = clip_info(path, LIMITS)
+    cut(path, 0.4)
+    with pytest.raises(ImageProblem), ClipWriter(tmp_path / "out", info, path, ClipConfig(), LIMITS) as writer:
+        for number in range(30):
+            writer.write(frame(number), Fraction(number, 25))
+    assert not (tmp_path / "out").exists()
