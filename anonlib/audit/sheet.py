@@ -20,13 +20,14 @@ from anonlib.codes import meaning_of
 from anonlib.config import JobConfig
 from anonlib.errors import ImageProblem, JobError, NotFound
 from anonlib.faces import align
+from anonlib.media.clip import frames_in
 from anonlib.media.sandbox import decode_apart
 from anonlib.storage import join_uri
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.inventory import read_inventory
 from anonlib.workspace.layout import PURGED, JobStores, open_stores, release_store, render_store
 from anonlib.workspace.release import Naming
-from anonlib.workspace.schemas import ELLIPSES, QUARANTINED, RELEASED
+from anonlib.workspace.schemas import CLIP, ELLIPSES, QUARANTINED, RELEASED
 from anonlib.workspace.secrets import open_keyring, release_name
 
 SHEET = "sheet.jpg"
@@ -82,7 +83,7 @@ def draw_examples(job: JobConfig, format: str, *, faces: int = 12, seed: int = 0
     """
     drawn = [face for face in draw(open_stores(job), faces, seed)[0] if face.row["status"] == RELEASED]
     images = JobImages(job, format).released([face.row for face in drawn])
-    views = [(_view(job, images.get(face.row["output_sha256"]), face.face["box"]), face.label) for face in drawn]
+    views = [(_view(job, images.get(face.row["output_sha256"]), face), face.label) for face in drawn]
     return [(_jpeg(Image.fromarray(view), 88), label) for view, label in views if view is not None]
 
 
@@ -136,8 +137,8 @@ def cells_of(job: JobConfig, stores: JobStores, drawn: Sequence[DrawnFace]) -> I
         outputs = images.released([face.row for face in faces if face.row["status"] != QUARANTINED])
         for drawn_face in faces:
             row, face = drawn_face.row, drawn_face.face
-            before = _view(job, originals.get(row["key"]), face["box"])
-            after = _view(job, outputs.get(row["output_sha256"]), face["box"])
+            before = _view(job, originals.get(row["key"]), drawn_face)
+            after = _view(job, outputs.get(row["output_sha256"]), drawn_face)
             label, note, alarming = drawn_face.label, "", False
             if row["status"] == QUARANTINED:
                 label, note, alarming = QUARANTINED, meaning_of(row["reason"]), True
@@ -151,14 +152,20 @@ def cells_of(job: JobConfig, stores: JobStores, drawn: Sequence[DrawnFace]) -> I
             yield before, after, label, note, alarming
 
 
-def _view(job: JobConfig, data: bytes | None, box: Sequence[float]) -> Pixels | None:
-    """A square around a box, None where there is no image to show."""
+def _view(job: JobConfig, data: bytes | None, face: DrawnFace) -> Pixels | None:
+    """A square around the face in its image, or in the frame of its clip that its box is of; None without an image."""
+    limits, box, first = job.limits, face.face["box"], face.face["first"]
     try:
-        limits = job.limits
-        picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds) if data else None
-    except ImageProblem:
+        if not data or (face.row["media"] == CLIP and first is None):
+            return None
+        if face.row["media"] == CLIP:
+            frame = first + int(np.abs(np.reshape(face.face["boxes"], (-1, 4)) - box).sum(axis=1).argmin())
+            rgb = next(shown.rgb for shown in frames_in(data, limits) if shown.index == frame)
+        else:
+            rgb = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds).rgb
+    except (ImageProblem, StopIteration):
         return None
-    return None if picture is None else square_view(picture.rgb, box, _TILE)
+    return square_view(rgb, box, _TILE)
 
 
 def square_view(rgb: Pixels, box: Sequence[float], tile: int, zoom: float = ZOOM) -> Pixels:

@@ -3,6 +3,7 @@ changed afterwards is caught."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,15 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from anonlib.audit.leaks.images import PART
+from anonlib.audit.leaks.scan import LEFT, WHOLE, scan_leaks
+from anonlib.audit.missed_faces import look_twice
+from anonlib.audit.sheet import cells_of, draw
+from anonlib.config import JobConfig
 from anonlib.errors import VerificationError
 from anonlib.faces.original import face_core, is_original
 from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.verification import certificate, verify
 from anonlib.verification.conditions import ReleaseCounter, claim_table
+from anonlib.workspace.layout import open_stores
 from anonlib.workspace.schemas import CLIP, RELEASED, STILL
 from tests.support import clips, photos, runs
 
@@ -110,10 +118,46 @@ def test_a_frame_that_cannot_be_decoded_never_passes(moving: Path, tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def finished(moving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(moving: Path, tmp_path_factory: pytest.TempPathFactory) -> JobConfig:
     root = tmp_path_factory.mktemp("finished")
-    Job(runs.job(as_shard(root / "in", moving), root / "job", method=SOLID)).run()
-    return root / "job" / "release"
+    config = runs.job(as_shard(root / "in", moving), root / "job", method=SOLID)
+    Job(config).run()
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(done: JobConfig) -> Path:
+    return Path(done.output.uri)
+
+
+def test_an_audit_opens_clips_and_finds_nothing_in_them(done: JobConfig) -> None:
+    checks = scan_leaks(Job(done))
+    assert {check.name: check.where for check in checks if check.found} == {}
+    (left,) = [check for check in checks if check.name == LEFT]
+    assert left.checked > 2  # one still, and a frame of every half second
+    assert look_twice(Job(done))[1] == []
+
+
+def test_a_clip_with_a_tag_or_with_its_face_back_is_found(done: JobConfig, moving: Path, tmp_path: Path) -> None:
+    release = Path(shutil.copytree(done.output.uri, tmp_path / "release"))
+    (path,) = (release / "data").glob("*.tar")
+    members = photos.content_of(path) | {"b.mp4": moving.read_bytes()}
+    photos.tar(path, list(members.items()))
+    (table,) = (release / "manifest").glob("*.parquet")
+    rows, schema = pq.read_table(table).to_pylist(), pq.read_schema(table)
+    rows[-1]["output_sha256"] = hashlib.sha256(moving.read_bytes()).hexdigest()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), table)
+    config = done.model_copy(update={"output": done.output.model_copy(update={"uri": str(release)})})
+    found = {check.name for check in scan_leaks(Job(config)) if check.found}
+    assert {LEFT, PART, WHOLE} <= found
+
+
+def test_a_sheet_shows_a_clips_face_before_and_after(done: JobConfig) -> None:
+    stores = open_stores(done)
+    drawn, _ = draw(stores, 9, 0)
+    for before, after, *_ in cells_of(done, stores, drawn):
+        assert before is not None and after is not None
+        assert abs(before.astype(int) - after).mean() > 5
 
 
 def test_another_byte_of_a_clip_is_caught(finished: Path, tmp_path: Path) -> None:
@@ -131,7 +175,7 @@ def test_another_manifest_is_caught(finished: Path, tmp_path: Path) -> None:
     (path,) = (release / "manifest").glob("*.parquet")
     rows, schema = pq.read_table(path).to_pylist(), pq.read_schema(path)
     rows[-1]["frames"] = FRAMES - 1
-    pq.write_table(type(pq.read_table(path)).from_pylist(rows, schema=schema), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     with pytest.raises(VerificationError, match="is not the one that its marker names"):
         verify(open_storage(str(release)))
 
