@@ -182,6 +182,41 @@ def status(given: Given) -> None:
     terminal.print_status(state.status(*state.open_named(given.file, given.overrides)))
 
 
+Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same photos.")]
+
+
+@app.command(context_settings=_EXTRA)
+@takes_job
+def preview(
+    given: Given,
+    images: Annotated[int, typer.Option(min=1, max=400, help="How many photos to show.")] = 40,
+    seed: Seed = 0,
+) -> None:
+    """Try the job on a few photos, planned among themselves, as preview.html in the workspace; it writes no release."""
+    from anonlib.execution.telemetry import open_progress
+    from anonlib.review.trial import preview as write
+
+    config = given.config()
+    with open_progress() as progress:
+        place = write(config, images=images, seed=seed, report=progress)
+    typer.echo(f"open {place} in a browser; it shows originals")
+
+
+@app.command(context_settings=_EXTRA)
+@takes_job
+def estimate(
+    given: Given,
+    images: Annotated[int, typer.Option(min=1, help="How many photos of each of three shards to time.")] = 60,
+    workers: Annotated[int, typer.Option(min=1, help="Cores that will work at once.")] = 1,
+    core_hour: Annotated[float, typer.Option(min=0, help="What an hour of a core costs you.")] = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Time a few photos of three shards on one core here, and say what the whole job takes; it writes nothing."""
+    from anonlib.review.trial import estimate as measure
+
+    terminal.print_estimate(measure(given.config(), images=images, seed=seed), workers, core_hour)
+
+
 @app.command(context_settings=_EXTRA)
 @takes_job
 def sheet(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
     from anonlib.doctor import CheckResult
     from anonlib.job import Job
+    from anonlib.review.trial import Estimate
     from anonlib.verification.certificate import Certificate, CertifiedCounts
     from anonlib.verification.release import Verified
     from anonlib.workspace.purge import Purged
@@ -104,6 +105,17 @@ def print_summary(job: Job, summary: Summary) -> None:
     rows += [("data", f"{output}/data"), ("manifest", f"{output}/manifest")]
     rows.append(("workspace", f"{config.workspace.uri} (personal data: `anonlib purge` destroys it)"))
     print_rows(rows)
+
+
+def print_estimate(found: Estimate, workers: int, core_hour: float) -> None:
+    """What a job takes, on `workers` cores that cost `core_hour` each."""
+    error = "the error of one shard is not known" if found.error is None else f"+- {found.error:.0%} at 95 %"
+    hours = f"{found.core_hours:,.2f} of a core ({error}), {found.core_hours / workers:,.2f} on {workers:,}"
+    rows = [("images", f"about {found.images:,}, {found.bytes / 2**30:,.2f} GiB"), ("hours", hours)]
+    rows += [("cost", f"{found.core_hours * core_hour:,.2f}")] if core_hour else []
+    print_rows(
+        [*rows, ("", "scan and render of stills; grouping people and making faces come on top (docs/scaling.md)")]
+    )
 
 
 def crowd_rows(crowd: Crowd | None) -> list[tuple[str, str]]:

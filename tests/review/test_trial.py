@@ -1,0 +1,73 @@
+"""A trial shows and times a few photos of a job in places of its own, and leaves nothing but its page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from anonlib.cli import app
+from anonlib.errors import JobError
+from anonlib.review.trial import PAGE, estimate, preview
+from tests.support import photos
+from tests.support.runs import job
+
+pytestmark = pytest.mark.job
+
+
+def put(folder: Path, count: int = 3) -> Path:
+    """The astronaut some times with a box of the flag, and a file that is no image."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"a{number}.jpg").write_bytes(photos.jpeg(photos.astronaut()))
+        (folder / f"a{number}.json").write_text(json.dumps({"mine": [{"box": [20, 20, 140, 200], "kind": "flag"}]}))
+    (folder / "bad <b>.jpg").write_bytes(b"no image")
+    return folder
+
+
+def test_a_preview_shows_photos_before_and_after_with_scores_and_reasons(tmp_path: Path) -> None:
+    source = put(tmp_path / "input")
+    config = job(source, tmp_path, method={"name": "blur"}, input={"uri": str(source), "boxes_field": "mine"})
+    place = preview(config, images=4)
+    assert place == f"{config.workspace.uri}/{PAGE}" and not Path(config.output.uri).exists()
+    assert [path.name for path in Path(config.workspace.uri).iterdir() if path.name != "salt"] == [PAGE]
+    page = Path(place).read_text()
+    assert page.count("<figure>") == 4 and page.count("<img") == 6 and 'min="0.4"' in page
+    scores = [float(score) for score in re.findall(r'data-score="([\d.]+)"', page)]
+    assert len(scores) == 12 and scores.count(1.0) == 6 and min(scores) >= 0.4
+    assert page.count("face 0.") + page.count("face 1.") == 6 and "other region 1.00, fill: a other region" in page
+    assert "bad &lt;b&gt;.jpg: quarantined: the file is not an image" in page and "bad <b>" not in page
+    assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
+
+
+def test_the_same_seed_draws_the_same_photos_and_plans_them_among_themselves(
+    people_tars: Path,
+    tmp_path: Path,
+) -> None:
+    config = job(people_tars, tmp_path)
+    pages = [Path(preview(config, images=6, seed=3)).read_text() for _ in range(2)]
+    keys = [re.findall(r"<figcaption>([^<]*)", page) for page in pages]
+    assert keys[0] == keys[1] and len(keys[0]) == 6 and len(set(keys[0])) == 6
+    assert "k-diff" in pages[0] or "reason" in pages[0]
+
+
+def test_an_estimate_counts_images_and_hours_and_writes_nothing(people_tars: Path, tmp_path: Path) -> None:
+    config = job(people_tars, tmp_path, method={"name": "solid"})
+    found = estimate(config, images=4)
+    assert found.images == 27 and found.bytes == sum(path.stat().st_size for path in people_tars.glob("*.tar"))
+    assert 0 < found.core_hours < 0.1 and found.error is not None
+    (tmp_path / "job.yaml").write_text(config.to_yaml())
+    done = CliRunner().invoke(app, ["estimate", str(tmp_path / "job.yaml"), "--images", "2", "--core-hour", "2"])
+    assert done.exit_code == 0 and "about 27" in done.stdout and "cost" in done.stdout, done.output
+    assert not Path(config.output.uri).exists() and {path.name for path in (tmp_path / "workspace").iterdir()} <= {
+        "salt"
+    }
+
+
+def test_an_estimate_of_no_readable_photo_says_so(tmp_path: Path) -> None:
+    photos.tar(tmp_path / "input" / "a.tar", [("a.txt", b"no image")])
+    with pytest.raises(JobError, match="nothing can be timed"):
+        estimate(job(tmp_path / "input", tmp_path, method={"name": "solid"}))
