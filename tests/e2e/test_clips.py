@@ -23,11 +23,13 @@ from anonlib.config import JobConfig
 from anonlib.errors import VerificationError
 from anonlib.faces.original import face_core, is_original
 from anonlib.job import Job
+from anonlib.review.page import describe
+from anonlib.review.session import Session
 from anonlib.storage import open_storage
 from anonlib.verification import certificate, verify
 from anonlib.verification.conditions import ReleaseCounter, claim_table
 from anonlib.workspace.layout import open_stores
-from anonlib.workspace.schemas import CLIP, RELEASED, STILL
+from anonlib.workspace.schemas import CLIP, RELEASED, STILL, WITHHELD
 from tests.support import clips, photos, runs
 
 FRAMES = 12
@@ -158,6 +160,24 @@ def test_a_sheet_shows_a_clips_face_before_and_after(done: JobConfig) -> None:
     for before, after, *_ in cells_of(done, stores, drawn):
         assert before is not None and after is not None
         assert abs(before.astype(int) - after).mean() > 5
+
+
+def test_a_reviewer_sees_a_strip_of_a_clip_and_can_withhold_it(moving: Path, tmp_path: Path) -> None:
+    config = runs.job(as_shard(tmp_path / "in", moving), tmp_path / "job", method=SOLID)
+    Job(config).run()
+    session = Session(config, sample=9)
+    (number,) = [number for number, image in enumerate(session.images) if image.row["media"] == CLIP]
+    assert session.allowed(number) == ("confirmed", "withhold")
+    shown = describe(session, number)
+    assert len(shown["faces"]) == FRAMES
+    for kind in ("original", "released"):
+        picture = photos.decoded(session.pictures.show(session.images[number], kind))
+        assert picture.shape[:2] == shown["size"]
+    session.decide(number, "withhold")
+    session.apply()
+    row = rows_of(tmp_path / "job" / "release")[CLIP]
+    assert (row["status"], row["review"]) == ("quarantined", WITHHELD)
+    assert verify(open_storage(str(tmp_path / "job" / "release"))).certificate.counts.frames == 0
 
 
 def test_another_byte_of_a_clip_is_caught(finished: Path, tmp_path: Path) -> None:
