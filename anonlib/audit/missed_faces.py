@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.evidence.gather import Report
+from anonlib.audit.evidence.observe import precision
 from anonlib.audit.findings import Missed
 from anonlib.audit.statistics import CONFIDENCE, rate, upper_bound
 from anonlib.config import LimitsConfig
@@ -74,7 +75,7 @@ def look_twice(
     cv2.setNumThreads(1)
     config = job.config
     side = min(round(SCALE * config.detector.side), LARGEST)
-    searching, where = config.detector.searching, Placement(device_of(config))
+    searching, where = config.detector.searching, Placement(device_of(config), precision(config))
     detector = open_detector(searching, side=side, where=where)
     other = {"name": SECOND_DETECTOR, "path": None, "score": max(SECOND_SCORE, config.detector.score)}
     second = open_detector(searching.model_copy(update=other), where=where)

@@ -61,7 +61,7 @@ class Observer:
         how = {"precision": precision(config), "ray": RayConfig(actors=1, num_gpus=config.ray.num_gpus)}
         config, models = config.model_copy(update=how), {name: model_bytes(name) for name in LOOKED_WITH}
         engines = {name: load(models, name, config) for name in LOOKED_WITH}
-        self.detector = open_detector(config.detector.searching, where=Placement(device_of(config)))
+        self.detector = open_detector(config.detector.searching, where=Placement(device_of(config), precision(config)))
         self.mesh, self.eyes = FaceMesh(engines["facemesh"], engines["iris"]), EyeReader(engines["iris"])
         self.recognizers = [Recognizer(name, engines[name]) for name in RECOGNIZERS]
         self.judges = {name: engines[name] for name in JUDGES}
