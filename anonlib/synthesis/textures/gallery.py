@@ -1,6 +1,6 @@
 """gallery: faces of no real person, which ship with anonlib. Methods show one of a person's stratum.
 
-Each face is composed of parts of three or more synthetic portraits (gallery.md beside the file has the steps), so
+Each face has the skin of one synthetic portrait and a shape mixed from four (shipped/gallery.md has the steps), so
 nothing in it comes from a person, and which face is shown is all that a release can tell.
 """
 
