@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import struct
 import sys
@@ -63,15 +64,16 @@ _TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-
 _DOLBY_VISION = {"dvh1", "dvhe", "dva1", "dvav", "dav1"}
 _ONE = 1 << 16
 _OF_EVERY_FILE = {
-    "major_brand",
-    "minor_version",
-    "compatible_brands",
-    "language",
-    "handler_name",
-    "vendor_id",
-    "DURATION",
-    "encoder",
+    "major_brand": r"[\w ]{4}",
+    "minor_version": r"\d{1,10}",
+    "compatible_brands": r"[\w ]{0,64}",
+    "language": r"und|eng",
+    "handler_name": r"(Video|Sound)Handler",
+    "vendor_id": r"(\[0\]){4}|FFMP",
+    "encoder": "Lavf",
+    "DURATION": r"[\d:.]{1,20}",
 }
+"""Tags, and their values, that muxers write of themselves; ours, too."""
 _UNREADABLE = (OSError, ValueError, LookupError, ArithmeticError)
 
 
@@ -407,7 +409,8 @@ def _stripped(container: Any, video: Any) -> set[Stripped]:
             found.add(kinds.get(stream.type, Stripped.DATA))
     if container.chapters():
         found.add(Stripped.CHAPTERS)
-    if any(set(holder.metadata) - _OF_EVERY_FILE for holder in (container, *container.streams)):
+    tags = [tag for holder in (container, *container.streams) for tag in holder.metadata.items()]
+    if not all(re.fullmatch(_OF_EVERY_FILE.get(name, "(?!)"), value) for name, value in tags):
         found.add(Stripped.TAGS)
     return found
 
