@@ -19,7 +19,7 @@ _ROOMS = {
     "": ("codes", "datasets", "errors", "storage", "verification", "workspace"),
     "datasets.": ("base", "folder", "names", "thrift", "webdataset"),
     "datasets.parquet": ("", "_columns", "_footer", "_pages", "_rows"),
-    "storage.": ("base", "local", "uri"),
+    "storage.": ("base", "local", "scratch", "uri"),
     "verification.": ("certificate", "conditions", "data_files", "parsing", "release"),
     "workspace.": ("schemas",),
 }
