@@ -22,7 +22,7 @@ from anonlib.faces.regions import FACE, Regions, overlaps
 from anonlib.workspace.schemas import IGNORED
 
 IGNORE = "ignore"
-OTHER = "other region"
+OTHER = "region of another kind"
 """The kind of a region whose kind the job does not name: free text of a dataset may be a person's name."""
 _BOXES = ("boxes", "bboxes", "bbox", "box", "objects", "annotations")
 _KINDS = ("kinds", "kind", "categories", "category", "category_id", "labels", "label", "class")

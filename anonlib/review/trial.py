@@ -23,7 +23,7 @@ from PIL import Image
 from anonlib.codes import meaning_of
 from anonlib.config import InputConfig, JobConfig, OutputConfig, RayConfig, SecretConfig, WorkspaceConfig
 from anonlib.datasets import Dataset, Sample, Shard, label, open_input, values_of
-from anonlib.errors import ImageProblem, JobError
+from anonlib.errors import JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.media.sandbox import decode_apart
@@ -169,46 +169,38 @@ def preview(config: JobConfig, *, images: int = 40, seed: int = 0, report: Repor
 
 def _cards(trial: Trial, samples: Sequence[Sample]) -> Iterator[str]:
     """A figure of each photo, in their order."""
-    job, number = trial.job, 0
+    job, rest = trial.job, iter(samples)
     release, scan = release_store(job.stores), scan_store(job.stores, job.scan_key)
     reasons = render_store(job.stores, release.run()["run"])
     for shard in job.shards:
-        faces = samples_of(release, scan, job.naming, shard.shard_id, faces=("key", "index", "score", "box", "kind"))
         rendered = reasons.faces(shard.shard_id)
-        for row in faces:
-            sample, number = samples[number], number + 1
-            before = _thumb(job.config, sample.image or b"")
-            if row.quarantined or before is None:
-                told = f"quarantined: {meaning_of(row.row['reason'])}"
-                yield f"<figure><figcaption>{escape(sample.key)}: {escape(told)}</figcaption></figure>"
-                continue
-            (path,) = (trial.folder / "release" / "data").glob(f"{row.key.rpartition('.')[0]}.*")
-            size = row.row["width"], row.row["height"]
-            boxes = "".join(
-                _box(size, found, figures) for found, figures in zip(row.faces, rendered.get(row.key, ()), strict=False)
-            )
-            after = _thumb(job.config, path.read_bytes()) or before
-            pictures = "".join(f'<div><img alt="" src="{data}">{boxes}</div>' for data in (before, after))
-            yield f"<figure>{pictures}<figcaption>{escape(sample.key)}</figcaption></figure>"
+        for photo in samples_of(release, scan, job.naming, shard.shard_id, faces=("score", "box", "kind")):
+            sample, boxes, pictures = next(rest), "", list[bytes]()
+            told = [f"quarantined: {meaning_of(photo.row['reason'])}"] if photo.quarantined else []
+            if not told:
+                (path,) = (trial.folder / "release" / "data").glob(f"{photo.key.rpartition('.')[0]}.*")
+                pictures = [sample.image or b"", path.read_bytes()]
+                size = photo.row["width"], photo.row["height"]
+                for found, figures in zip(photo.faces, rendered.get(photo.key, ()), strict=True):
+                    boxes += _box(size, found, fell=bool(figures["fallback"]))
+                    if figures["reason"]:
+                        told.append(f"{found['score']:.2f}, {figures['method']}: {figures['reason']}")
+            shown = "".join(f'<div><img alt="" src="{_thumb(job.config, data)}">{boxes}</div>' for data in pictures)
+            yield f"<figure>{shown}<figcaption>{escape('; '.join([sample.key, *told]))}</figcaption></figure>"
 
 
-def _box(size: tuple[int, int], found: Row, figures: Row) -> str:
-    """A found region as a frame over its picture, with its score and what became of it."""
+def _box(size: tuple[int, int], found: Row, *, fell: bool) -> str:
+    """A found region as a frame over its picture, with its kind and score."""
     x0, y0, x1, y1 = found["box"]
     sides = 100 * x0 / size[0], 100 * y0 / size[1], 100 * (x1 - x0) / size[0], 100 * (y1 - y0) / size[1]
     style = "left:{:.2f}%;top:{:.2f}%;width:{:.2f}%;height:{:.2f}%".format(*sides)
-    told = ": ".join(filter(None, (figures["method"], figures["reason"])))
-    title = escape(f"{found['kind'] or 'face'} {found['score']:.2f}, {told}", quote=True)
-    fell = ' class="fell"' if figures["fallback"] else ""
-    return f'<b{fell} style="{style}" data-score="{found["score"]:.3f}" title="{title}"></b>'
+    title, score = escape(f"{found['kind'] or 'face'} {found['score']:.2f}", quote=True), f"{found['score']:.3f}"
+    return f'<b{" class=fell" * fell} style="{style}" data-score="{score}" title="{title}"></b>'
 
 
-def _thumb(config: JobConfig, data: bytes) -> str | None:
-    """A picture as a data URI, None if it cannot be read."""
-    try:
-        picture = decode_apart(data, max_mpx=config.limits.image_mpx, seconds=config.limits.image_seconds)
-    except ImageProblem:
-        return None
+def _thumb(config: JobConfig, data: bytes) -> str:
+    """A picture as a data URI."""
+    picture = decode_apart(data, max_mpx=config.limits.image_mpx, seconds=config.limits.image_seconds)
     shown, buffer = Image.fromarray(picture.rgb), io.BytesIO()
     shown.thumbnail((_SIDE, _SIDE))
     shown.save(buffer, "JPEG", quality=_QUALITY)
