@@ -51,7 +51,7 @@ from anonlib.synthesis.light import (
     skin_region,
     toned,
 )
-from anonlib.synthesis.matte import Cover, coarser, finer, matte, mixed, outlined, ramp
+from anonlib.synthesis.matte import Cover, finer, matte, mixed, outlined, ramp
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
 from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, glasses, over_forehead, without_rims
 from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of
@@ -177,22 +177,25 @@ def place(
     shape = with_lips(with_lids(neutral + model.expression_of(source, _EXPRESSION), source, gaze), source, happy)
     source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
     x0, y0, x1, y1 = box_around(np.concatenate([source_vertices, vertices])[:, :2], image.shape, _MARGIN)
-    view = np.ascontiguousarray(image[y0:y1, x0:x1])
+    # What is smooth is computed at every step-th px: where it lies in the canonical frame of the source's face, and of
+    # the surrogate's, and what is known of that place.
+    step, height, width = max(1, round(pose.scale / _COARSE)), y1 - y0, x1 - x0
+    border = 0, -height % step, 0, -width % step
+    view = np.asarray(cv2.copyMakeBorder(image[y0:y1, x0:x1], *border, cv2.BORDER_REPLICATE), np.uint8)
     origin = np.array([x0, y0, 0], np.float32)
     source_vertices, vertices = source_vertices - origin, vertices - origin
     detail, light = detail_of(view, source_vertices, GLASSES_STEP, light)
     residual = np.ascontiguousarray(detail[:: STEP // GLASSES_STEP, :: STEP // GLASSES_STEP])
-    # What is smooth is computed at every step-th px: where it lies in the canonical frame of the source's face, and of
-    # the surrogate's, and what is known of that place.
-    step = max(1, round(pose.scale / _COARSE))
-    source_grid, _ = outer_frame().map_out(_coarser(source_vertices, step), *coarser(view[..., 0], step).shape)
-    grid, covered = frame.map_out(_coarser(vertices, step), *source_grid.shape[:2])
+    size = view.shape[0] // step, view.shape[1] // step
+    source_grid, _ = outer_frame().map_out(_coarser(source_vertices, step), *size)
+    grid, covered = frame.map_out(_coarser(vertices, step), *size)
     grid = _spilled(grid, covered)
     light_out = sampled(light.field(STEP), grid, STEP)
     zone, feather, inner, skin_here = split(sampled(_of_surrogate(extent), grid))
     source_zone, hull, skin_there, source_sides = split(sampled(_of_source(extent), source_grid))
     feather, inside, skin_here, skin_there, reached = (
-        finer(of, step, view) for of in (feather, hull, skin_here, skin_there, covered.astype(np.float32))
+        finer(of, step)
+        for of in (feather, hull, skin_here, skin_there, cv2.GaussianBlur(covered.astype(np.float32), (0, 0), 1.0))
     )
     inside = inside > 0.5
     cover = Cover(
@@ -206,26 +209,26 @@ def place(
     if glasses(detail) > 0:
         bared = np.where(inside[..., None], without_rims(view, source_vertices, pose.scale), view)
     skin = from_log(light_out)
-    unlike = np.asarray(cv2.LUT(bared, _DIMMED), np.float32) - finer(np.log(skin + np.float32(DIM)), step, view)
+    unlike = np.asarray(cv2.LUT(bared, _DIMMED), np.float32) - finer(np.log(skin + np.float32(DIM)), step)
     distance, thin = furthest(unlike), np.s_[::step, ::step]
     spread = min(SPREAD * float(np.median(distance[thin][inside[thin]])), STRICT) if inside[thin].any() else STRICT
     kept, ground = matte(bared, unlike, spread, inside, cover, pose.scale, step)
     if extent == "skin":
         # Below the eyes it ends at the outline as the photo would show it.
         seen = filled(vertices[oval, :2], *inside.shape)
-        seen[finer(inner, step, view) > 0.5] = 1  # a cheek that hides the far part of the oval
+        seen[finer(inner, step) > 0.5] = 1  # a cheek that hides the far part of the oval
         outline = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), max(0.6, _SOFT * pose.scale))
         outline = np.minimum(1.5 * outline, 1)
-        feather = outline + finer(cover.above, step, view) * (np.maximum(feather, outline) - outline)
-    alpha = feather * (1 - kept) * (reached > 0.5)
+        feather = outline + finer(cover.above, step) * (np.maximum(feather, outline) - outline)
+    alpha = feather * (1 - kept) * ramp(reached, (0.4, 0.6))
     # Above the new face its skin runs out into the source's, whose shine would end there as a stain.
     across = np.abs(grid[..., 0] - SIZE / 2) / (
         float(np.ptp(frame.points[oval, 0])) / 2
     )  # beyond the temples is background
-    forehead = finer(cover.above * ramp(across, _TEMPLES), step, view) * ramp(feather, (0, 0.25))
+    forehead = finer(cover.above * ramp(across, _TEMPLES), step) * ramp(feather, (0, 0.25))
     part = _box(forehead)
     shine = ramp(_least(unlike[part]), _SHINE) * (1 - kept[part]) * forehead[part]
-    ground[part] = mixed(ground[part], finer(cv2.convertScaleAbs(skin), step, view)[part], shine)
+    ground[part] = mixed(ground[part], finer(cv2.convertScaleAbs(skin), step)[part], shine)
     alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
     face = inside & (kept < 0.5)
@@ -236,14 +239,17 @@ def place(
     beside = (distance < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
     grain = Grain.of(view, skin_there > _SURE, beside)
     read = np.where(covered[..., None], sampled(_rim(), grid), grid) if extent == "skin" else grid
-    field = finer(light_out + sampled(tone, read, STEP), step, view)
+    field = finer(light_out + sampled(tone, read, STEP), step)
+    maps = (
+        np.asarray(of[:height, :width])
+        for of in (view, ground, finer(read, step), field, alpha, finer(grid, step), skin_here)
+    )
+    view, ground, read, field, alpha, grid, skin = maps
     part = _box(alpha)
     drawn = vertices - np.array([part[1].start or 0, part[0].start or 0, 0], np.float32)
     looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, neutral
-    whole = (*looks, finer(grid, step, view), skin_here, mouth_opening(shape), pose.scale, part)
-    return Composite(
-        view, ground, finer(read, step, view), field, shade_of(residual), alpha, *whole, (x0, y0), coverage
-    )
+    whole = (*looks, grid, skin, mouth_opening(shape), pose.scale, part, (x0, y0), coverage)
+    return Composite(view, ground, read, field, shade_of(residual), alpha, *whole)
 
 
 def _coarser(vertices: Floats, step: int) -> Floats:

@@ -125,7 +125,7 @@ def draw_eyes(pixels: Floats, eyes: Eyes, light: Floats) -> Floats:
     bright = float(np.exp(tones.mean()))  # of both, as their irises are alike
     for eye in range(2):
         ends = eyes.upper[eye][[0, -1]]
-        room = 0.3 * float(np.linalg.norm(ends[1] - ends[0])) + 2
+        room = 0.13 * float(np.linalg.norm(ends[1] - ends[0])) + 2  # for lashes
         around = np.concatenate([eyes.upper[eye], eyes.lower[eye]])
         x0, y0 = np.clip(np.floor(around.min(axis=0) - room), 0, [width, height]).astype(int)
         x1, y1 = np.clip(np.ceil(around.max(axis=0) + room), 0, [width, height]).astype(int)

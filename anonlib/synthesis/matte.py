@@ -133,7 +133,7 @@ def matte(
     # Over a cheek stays what is dark on the whole, as a curtain without holes.
     curtain = cover.beside * ramp(dark, _DARK) * ramp(dense, _WOVEN)
     by_strand, throughout = np.maximum(zone, curtain), np.maximum(hat, curtain * ramp(dense, _DENSE))
-    kept = np.maximum(finer(by_strand, step, view) * fine, finer(throughout, step, view))
+    kept = np.maximum(finer(by_strand, step) * fine, finer(throughout, step))
     return kept, mixed(view, colour, ((kept > 0) & face) * np.clip((1 - fine) * 2 - _MIXED, 0, 1))
 
 
@@ -145,22 +145,18 @@ def ramp(values: NDArray[np.floating], ends: tuple[float, float]) -> Floats:
 def blurred(values: Floats, deviation: float) -> Floats:
     """A Gaussian blur of (h, w), on larger px where that is as good."""
     step = max(1, int(deviation / 2))
-    return finer(np.asarray(cv2.GaussianBlur(coarser(values, step), (0, 0), deviation / step)), step, values)
+    small = cv2.GaussianBlur(coarser(values, step), (0, 0), deviation / step)
+    return np.asarray(cv2.resize(small, values.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def coarser(values: NDArray[Any], step: int) -> NDArray[Any]:
-    """Values (h, w, ...) on px that are `step` times as large, as many as cover them all."""
-    if step == 1:
-        return values
-    height, width = values.shape[:2]
-    whole = cv2.copyMakeBorder(values, 0, -height % step, 0, -width % step, cv2.BORDER_REPLICATE)
-    return cv2.resize(whole, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+    """Values (h, w, ...) on px that are `step` times as large."""
+    return cv2.resize(values, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA) if step > 1 else values
 
 
-def finer(values: NDArray[Any], step: int, like: NDArray[Any]) -> NDArray[Any]:
-    """Values on px that are `step` times as large, on those of `like` (h, w, ...)."""
-    height, width = like.shape[:2]
-    return values if step == 1 else cv2.resize(values, None, fx=step, fy=step)[:height, :width]
+def finer(values: NDArray[Any], step: int) -> NDArray[Any]:
+    """Values (h, w, ...) of px that are `step` times as large, between them."""
+    return cv2.resize(values, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR) if step > 1 else values
 
 
 def mixed(below: Pixels, above: NDArray[Any], share: Floats) -> Pixels:
