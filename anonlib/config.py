@@ -94,7 +94,8 @@ class WorkspaceConfig(_Frozen):
 
 
 class SpareConfig(_Frozen):
-    """Whose faces stay as they are. Two recognizers must be sure; in doubt a face is hidden."""
+    """Whose faces stay as they are in photos; in clips all are hidden. Two recognizers must be sure; in doubt a face is
+    hidden."""
 
     people: str = _key(
         "A folder or s3:// prefix with photos of people who agreed, each of one face; several of a person in a folder.",

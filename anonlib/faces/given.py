@@ -48,7 +48,7 @@ def given_regions(value: Any, size: tuple[int, int], settings: InputConfig) -> R
             word = settings.boxes_kinds.get(word, word)
             kinds.append(word if word in named else OTHER)
         corners = np.array(boxes, np.float64).reshape(-1, 4)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         raise _bad("are no list of boxes of four numbers each") from None
     height, width = size
     if settings.boxes_format in ("xyxyn", "xywhn", "yolo"):

@@ -66,6 +66,7 @@ def test_only_kinds_that_the_job_names_are_told() -> None:
         ("xyxy", {"other": WANTED}, "no list of boxes"),
         ("xyxy", {"boxes": WANTED, "kinds": ["face"]}, "no list of boxes"),
         ("xyxy", 7, "no list of boxes"),
+        ("xyxy", b"[[1" + b"0" * 400 + b", 0, 5, 5]]", "no list of boxes"),
         ("xyxy", b"\xff\xfe", "no list of boxes"),
         ("xyxy", b"[" * 100_000, "no list of boxes"),
         ("xyxy", [WANTED[0], [60, 10, 20, 50]], "number 2 has no px in the 200 x 100 px image"),
