@@ -41,7 +41,7 @@ _FILE = fields(I32, [_LEAF], I64, [_GROUP], [_PAIR], BYTES, [{}], {}, BYTES)
 _CODECS = ("none", "snappy", "gzip", "lzo", "brotli", "lz4", "zstd", "lz4_raw")
 
 
-class Chunk(NamedTuple):
+class ColumnChunk(NamedTuple):
     """A column in a row group: `size` in bytes as stored, offsets in the file; None where the footer does not say."""
 
     codec: str
@@ -56,7 +56,7 @@ class RowGroup(NamedTuple):
     """A row group, with a chunk for each leaf of the schema."""
 
     rows: int
-    chunks: list[Chunk]
+    chunks: list[ColumnChunk]
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class Footer:
         return json.dumps(self.values, ensure_ascii=False, default=lambda value: value.decode("utf-8", "replace"))
 
 
-def _chunk(column: dict[int, Any]) -> Chunk:
+def _chunk(column: dict[int, Any]) -> ColumnChunk:
     chunk = column.get(3, {})
     codec = _whole(chunk, 4)
     if codec >= len(_CODECS):
         raise DamagedTable("its footer names an unknown compression")
     start, nulls = chunk.get(11), chunk.get(12, {}).get(3)
-    return Chunk(_CODECS[codec], _whole(chunk, 5), _whole(chunk, 7), _whole(chunk, 9), start, nulls)
+    return ColumnChunk(_CODECS[codec], _whole(chunk, 5), _whole(chunk, 7), _whole(chunk, 9), start, nulls)
 
 
 def _whole(values: dict[int, Any], field: int) -> int:

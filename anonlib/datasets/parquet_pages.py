@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
-from anonlib.datasets.parquet_footer import STATISTICS, Chunk, Table
+from anonlib.datasets.parquet_footer import STATISTICS, ColumnChunk, Table
 from anonlib.datasets.thrift import BOOL, I32, fields, read_struct
 from anonlib.errors import DamagedTable
 
@@ -117,7 +117,7 @@ def _columns(table: Table, group: int, numbers: Sequence[int]) -> Iterator[_Colu
         yield _Column(chunk.size, dictionary, largest, pages, values, widest, leaf.max_repetition_level > 0)
 
 
-def _page_headers(stream: BinaryIO, chunk: Chunk) -> Iterator[tuple[dict[int, Any], int]]:
+def _page_headers(stream: BinaryIO, chunk: ColumnChunk) -> Iterator[tuple[dict[int, Any], int]]:
     """Every page header of a column chunk, its fields by their ids, and where its page starts."""
     start = chunk.data_page
     if chunk.dictionary_page is not None and 0 < chunk.dictionary_page < start:
@@ -153,7 +153,7 @@ def _count(header: dict[int, Any]) -> int:
     return _whole(next((header[field] for field in (5, 7, 8) if field in header), {}), 1)
 
 
-def _widest(stream: BinaryIO, chunk: Chunk, kind: str, header: dict[int, Any], start: int) -> int:
+def _widest(stream: BinaryIO, chunk: ColumnChunk, kind: str, header: dict[int, Any], start: int) -> int:
     """Bytes of the longest value of a dictionary page: looked up where it pays, else no more than the page has."""
     size, count = _whole(header, 2), max(_count(header), 1)
     if kind != "BYTE_ARRAY":

@@ -22,6 +22,7 @@ from anonlib.faces.detect import open_detector
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.media.prefetch import read_image
 from anonlib.models.requirements import ModelBytes
+from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.schemas import SPARED
 
@@ -88,8 +89,7 @@ class Consents:
 
 
 def _unit(rows: Sequence[Mapping[str, Any]], column: str) -> NDArray[np.float32]:
-    vectors = np.array([row[column] for row in rows], np.float32)
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+    return normalized(np.array([row[column] for row in rows], np.float32))
 
 
 def _person(name: str) -> str:
