@@ -11,7 +11,7 @@ import io
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -28,10 +28,12 @@ from anonlib.config import ClipConfig, LimitsConfig
 from anonlib.datasets.names import is_clip
 from anonlib.errors import ClipsUnavailable, ImageProblem, SandboxDied
 from anonlib.media.sandbox.process import MOST_JSON, DecoderProcess
+from anonlib.storage.local import as_sentence
 from anonlib.storage.scratch import SpooledFile
 
 __all__ = ["ClipInfo", "ClipWriter", "Frame", "clip_info", "frames_in", "is_clip", "read_frames"]
 
+_HERE = "a clip in the temporary folder of this machine"
 WINDOW = 16
 """Frames that are decoded at once; fewer where they are larger than full HD."""
 _CODECS = {"webm": "libvpx-vp9", "avi": "mpeg4"}
@@ -89,7 +91,7 @@ class ClipInfo(NamedTuple):
 
 
 _Problem = tuple[Reason, Annotated[str, Field(max_length=300)]]
-_Block = Annotated[list[_Integer], Field(min_length=2, max_length=5)]
+_Block = Annotated[list[_Integer], Field(min_length=4, max_length=5)]
 _ANSWERS: TypeAdapter[Any] = TypeAdapter(ClipInfo | _Problem | list[_Block], config=ConfigDict(strict=True))
 
 
@@ -115,7 +117,9 @@ class _ClipProcess(DecoderProcess):
         self.protocol, self._limits = clip_worker, limits
         with path.open("rb") as file:
             self._files = (file.fileno(),)
-            super().__init__(limits.clip_mpx, limits.image_seconds)
+            # A window has many frames, and INFO reads the file to its end.
+            gib = file.seek(0, io.SEEK_END) / (1 << 30)
+            super().__init__(limits.clip_mpx, limits.image_seconds * (2 + gib))
 
     def _shared_bytes(self) -> int:
         return self.protocol.clip_bytes(self.max_mpx)
@@ -133,20 +137,21 @@ class _ClipProcess(DecoderProcess):
             raise SandboxDied("reading the clip made the decoder answer with something else")
         return answer
 
-    def arrays(self, sides: int) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
-        """Copies of the arrays that were asked for, of so many `sides`, and what is said of each; raises as described.
+    def arrays(self, sides: int) -> list[tuple[NDArray[np.uint8], Fraction]]:
+        """Copies of the arrays that were asked for, of so many `sides`, and their times; none behind the end.
 
-        They end with the clip.
+        Raises as described.
         """
-        answer, start = self._next(), 0
+        answer, start, found = self._next(), 0, []
         if not isinstance(answer, list) or len(answer) > WINDOW:
             raise SandboxDied("reading the clip made the decoder answer with something else")
-        for block in answer:
-            shape, about = block[:sides], block[sides:]
-            if min(shape) < 1 or start + math.prod(shape) > len(self._shared):
+        for *shape, over, under in answer:
+            size = math.prod(shape)
+            if len(shape) != sides or min(shape) < 1 or start + size > len(self._shared) or under < 1:
                 raise SandboxDied("reading the clip made the decoder answer with a size that cannot be")
-            yield self._copied(start, tuple(shape)), about
-            start += math.prod(shape)
+            found.append((self._copied(start, tuple(shape)), Fraction(over, under)))
+            start += size
+        return found
 
     def _next(self) -> Any:
         with self._watched():
@@ -191,33 +196,39 @@ def _raise_unless_again(death: SandboxDied, last: bool) -> None:
         raise ImageProblem(death.reason, str(death)) from None
 
 
-def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW) -> Iterator[list[Frame]]:
-    """All frames in order, in lists of at most `window` (1 to 16); the next one is decoded while the caller works.
-
-    Raises ImageProblem where a frame cannot be decoded, and SandboxUnavailable.
-    """
-    done, last = 0, False
+def _read(path: Path, limits: LimitsConfig, kind: str, sides: int, most: int) -> Iterator[list[Any]]:
+    """What the process of a clip has of a kind, FRAMES or SOUND, in lists; the next one is made meanwhile."""
+    given, last = 0, False
     while True:
         try:
             with _process(path, limits) as process:
-                index = 0
-                process.request(process.protocol.FRAMES, window)
-                while True:
-                    frames = []
-                    for rgb, (over, under) in process.arrays(3):
-                        frames.append(Frame(index, Fraction(over, under), rgb))
-                        index += 1
-                    if not frames:
-                        return
-                    process.request(process.protocol.FRAMES, window)
-                    if fresh := [frame for frame in frames if frame.index >= done]:
-                        del frames, rgb
-                        done = index
-                        yield fresh
-                        fresh.clear()
+                wanted, number = getattr(process.protocol, kind), 0
+                process.request(wanted, most)
+                while found := process.arrays(sides):
+                    process.request(wanted, most)
+                    number += 1
+                    if number > given:
+                        given = number
+                        yield found
+                return
         except SandboxDied as death:
             _raise_unless_again(death, last)
             last = True
+
+
+def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW) -> Iterator[list[Frame]]:
+    """All frames in order, in lists of at most `window` (1 to 16); the next one is decoded while the caller works.
+
+    A list is emptied when the next is asked for. Raises ImageProblem where a frame cannot be decoded, and
+    SandboxUnavailable.
+    """
+    index = 0
+    for found in _read(path, limits, "FRAMES", 3, window):
+        frames = [Frame(index + number, time, rgb) for number, (rgb, time) in enumerate(found)]
+        index += len(found)
+        found.clear()
+        yield frames
+        frames.clear()
 
 
 def frames_in(data: bytes, limits: LimitsConfig) -> Iterator[Frame]:
@@ -229,13 +240,8 @@ def frames_in(data: bytes, limits: LimitsConfig) -> Iterator[Frame]:
 
 def _read_sound(path: Path, limits: LimitsConfig) -> Iterator[NDArray[np.int16]]:
     """The sound from second 0 on as blocks (samples, channels) of SOUND_RATE; raises as read_frames."""
-    with _process(path, limits) as process:
-        while True:
-            process.request(process.protocol.SOUND, WINDOW)
-            blocks = list(process.arrays(2))
-            if not blocks:
-                return
-            yield from (block.view(np.int16) for block, _ in blocks)
+    for found in _read(path, limits, "SOUND", 2, WINDOW):
+        yield from (block.view(np.int16) for block, _ in found)
 
 
 class ClipWriter:
@@ -244,7 +250,7 @@ class ClipWriter:
     It is H.264, in WebM VP9, and in AVI, which has no times of presentation that H.264 needs, MPEG-4 part 2.
 
     With `source` the sound of that clip comes along. An exception removes what was written. Raises ImageProblem where
-    the source's sound cannot be decoded.
+    the source's sound cannot be decoded, and StorageError where the disk fails.
     """
 
     def __init__(
@@ -254,6 +260,8 @@ class ClipWriter:
         from av.video.reformatter import VideoReformatter
 
         self._av, self._path, self._info = av, path, info
+        self._sound = _read_sound(source, limits) if source is not None and info.audio else iter(())
+        first = next(self._sound, None)
         options = {"fflags": "+bitexact", **({"movflags": "+faststart"} if info.container in ("mp4", "mov") else {})}
         self._out = av.open(str(path), "w", format=info.container, options=options)
         self._reformatter = VideoReformatter()
@@ -261,12 +269,11 @@ class ClipWriter:
         self._tick = self._stream.codec_context.time_base
         self._last: int | None = None
         self._ends: dict[int, int] = {}
-        self._sound: Iterator[NDArray[np.int16]] = iter(())
-        self._audio, self._samples = None, 0
-        if source is not None and info.audio:
-            self._sound = _read_sound(source, limits)
-            self._audio = self._first_sound()
-        self._out.start_encoding()
+        self._samples, self._audio = 0, None
+        if first is not None:
+            self._audio, self._sound = self._voice(first.shape[1]), chain([first], self._sound)
+        with as_sentence("write", _HERE):
+            self._out.start_encoding()
         # x264 describes itself and its settings in an SEI unit (type 6) of the first frame.
         units = "filter_units=remove_types=6"
         h264 = self._stream.codec_context.name == "libx264"
@@ -301,9 +308,10 @@ class ClipWriter:
         at = at if self._last is None else max(at, self._last + 1)
         if self._last is not None:
             self._ends[self._last] = at
-        self._mux_sound(at * self._tick)
         self._last = at
-        self._mux(self._stream.encode(self._as_coded(frame, at)))
+        with as_sentence("write", _HERE):
+            self._mux_sound(at * self._tick)
+            self._mux(self._stream.encode(self._as_coded(frame, at)))
 
     def _as_coded(self, frame: Any, at: int) -> Any:
         from av.video.reformatter import ColorRange
@@ -331,15 +339,10 @@ class ClipWriter:
                 packet.duration = end - packet.pts
             self._out.mux(self._bare.filter(packet) if self._bare else packet)
 
-    def _first_sound(self) -> Any:
-        """The stream for the sound; None where there is no sample of it."""
-        first = next(self._sound, None)
-        if first is None:
-            return None
-        self._sound = chain([first], self._sound)
+    def _voice(self, channels: int) -> Any:
         stream: Any = self._out.add_stream(_AUDIO.get(self._info.container, "aac"), rate=SOUND_RATE)
-        stream.codec_context.layout = "mono" if first.shape[1] == 1 else "stereo"
-        stream.codec_context.bit_rate = 96_000 * first.shape[1]
+        stream.codec_context.layout = "mono" if channels == 1 else "stereo"
+        stream.codec_context.bit_rate = 96_000 * channels
         stream.codec_context.flags |= self._av.codec.context.Flags.bitexact
         return stream
 
@@ -360,18 +363,25 @@ class ClipWriter:
 
     def close(self) -> None:
         """Finish the file."""
-        self._mux_sound(None)
-        if self._last is not None:
-            self._ends[self._last] = max(self._last + 1, round(self._info.end / self._tick))
-            self._mux(self._stream.encode(None))
-        self._out.close()
+        with as_sentence("write", _HERE):
+            self._mux_sound(None)
+            if self._last is not None:
+                self._ends[self._last] = max(self._last + 1, round(self._info.end / self._tick))
+                self._mux(self._stream.encode(None))
+            self._out.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            self.close()
-            return
-        self._out.close()
-        self._path.unlink(missing_ok=True)
+        whole = False
+        try:
+            if kind is None:
+                self.close()
+                whole = True
+            else:
+                with suppress(OSError, self._av.FFmpegError):
+                    self._out.close()
+        finally:
+            if not whole:
+                self._path.unlink(missing_ok=True)

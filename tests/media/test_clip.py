@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from anonlib.codes import Reason, Stripped
 from anonlib.config import ClipConfig
-from anonlib.errors import ImageProblem
+from anonlib.errors import ImageProblem, StorageError
+from anonlib.media import clip
 from anonlib.media.clip import ClipWriter, clip_info, read_frames
 from tests.support import clips
 from tests.support.clips import LIMITS, frame, frames_of, make
@@ -74,3 +76,34 @@ def test_an_exception_leaves_no_file(tmp_path):
         writer.write(clips.frame(0), Fraction(0))
         raise ZeroDivisionError
     assert not (tmp_path / "b.mp4").exists()
+
+
+def test_a_full_disk_is_a_sentence_about_the_disk_and_no_problem_of_the_clip(tmp_path):
+    info = clip_info(make(tmp_path / "a.mkv", size=(640, 480)), LIMITS)
+    (tmp_path / "b.mkv").symlink_to("/dev/full")
+    noise = np.random.default_rng(1).integers(0, 255, (480, 640, 3), np.uint8)
+    with (
+        pytest.raises(StorageError, match="full"),
+        ClipWriter(tmp_path / "b.mkv", info, None, ClipConfig(), LIMITS) as writer,
+    ):
+        for number in range(60):
+            writer.write(noise, Fraction(number, 25))
+    assert not (tmp_path / "b.mkv").is_symlink()
+
+
+def test_a_decoder_that_something_outside_ends_is_started_anew(tmp_path, monkeypatch):
+    path = make(tmp_path / "a.mp4", 40)
+    started: list[Any] = []
+
+    class Watched(clip._ClipProcess):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            started.append(self)
+
+    monkeypatch.setattr(clip, "_ClipProcess", Watched)
+    numbers = []
+    for window in read_frames(path, LIMITS):
+        numbers += [each.index for each in window]
+        if len(started) == 1:
+            started[0]._process.kill()
+    assert numbers == list(range(40)) and len(started) == 2

@@ -207,10 +207,10 @@ def _through(graph: Graph, frames: list[Any], end: bool) -> list[Any]:
     """What a filter gives for these frames, and at the `end` what it still holds."""
     found = []
     for frame in [*frames, *([None] if end else [])]:
-        graph.vpush(frame)
+        graph.push(frame)
         while True:
             try:
-                found.append(graph.vpull())
+                found.append(graph.pull())
             except (av.BlockingIOError, av.EOFError):
                 break
     return found
@@ -240,11 +240,8 @@ class _Colour:
 
     def rgb(self, frame: Any, reformatter: VideoReformatter) -> NDArray[np.uint8]:
         """A frame's pixels (H, W, 3)."""
-        options: dict[str, Any] = {
-            "interpolation": ACCURATE,
-            "threads": 1,
-            "format": "rgb48le" if self.hdr else "rgb24",
-        }
+        options: dict[str, Any] = {"format": "rgb48le" if self.hdr else "rgb24", "threads": 1}
+        options["interpolation"] = ACCURATE
         if not frame.format.is_rgb:
             options |= {"src_color_range": ColorRange.JPEG if self.full else ColorRange.MPEG}
             options |= {"src_colorspace": self.source, "dst_colorspace": self.source}
@@ -307,7 +304,7 @@ def _frames(file: io.RawIOBase, max_mpx: float) -> Iterator[tuple[NDArray[np.uin
 
 
 def _window(running: Iterator[Any], shared: NDArray[np.uint8], most: int) -> list[list[int]]:
-    """Put up to `most` arrays into the shared memory one behind the other; [shape..., times...] of each."""
+    """Put up to `most` arrays into the shared memory one behind the other; [shape..., time as a fraction] of each."""
     found: list[list[int]] = []
     start = size = 0
     while len(found) < most and start + size <= len(shared):
@@ -426,10 +423,10 @@ def _sound(file: io.RawIOBase, minutes: float) -> Iterator[tuple[NDArray[np.uint
             frames = packet.decode()
             if graph is None and frames:
                 graph = _resampler(frames[0], stream.time_base)
-            for frame in (graph and _through_sound(graph, frames, packet.size == 0)) or ():
+            for frame in _through(graph, frames, packet.size == 0) if graph else ():
                 channels = len(frame.layout.channels)
                 samples = np.frombuffer(frame.planes[0], np.uint8)[: frame.samples * channels * 2]
-                yield samples.reshape(frame.samples, channels * 2), []
+                yield samples.reshape(frame.samples, channels * 2), [0, 1]
                 left -= frame.samples
                 if left < 0:
                     return
@@ -452,13 +449,3 @@ def _resampler(frame: Any, time_base: Fraction) -> Graph:
     )
     graph.configure()
     return graph
-
-
-def _through_sound(graph: Graph, frames: list[Any], end: bool) -> Iterator[Any]:
-    for frame in [*frames, *([None] if end else [])]:
-        graph.push(frame)
-        while True:
-            try:
-                yield graph.pull()
-            except (av.BlockingIOError, av.EOFError):
-                break
