@@ -13,9 +13,11 @@ FACE = np.zeros((240, 240), bool)
 FACE[60:200, 60:180] = True
 
 
-def shares(view: np.ndarray, skin: int = 170) -> tuple[np.ndarray, np.ndarray]:
+def shares(view: np.ndarray, skin: int = 170, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Of a view whose px are shown `step` times as large."""
+    view, face = (of.repeat(step, axis=0).repeat(step, axis=1) for of in (view, FACE))
     residual = np.log(view.astype(np.float32) + 4.0) - float(np.log(skin + 4.0))
-    return strands(view, residual, 0.08, FACE, EYES)
+    return strands(view, residual, 0.08, face, step * EYES, step)
 
 
 def skin(tone: int = 170) -> np.ndarray:
@@ -31,6 +33,15 @@ def test_hair_and_a_strand_of_it_lie_over_skin_and_the_skin_between_them_does_no
     share, colour = shares(view)
     assert share[65:75].min() > 0.95 and share[96, 120:132].max() > 0.9 and share[90:110, 60:110].max() < 0.05
     assert np.abs(colour[96, 125] - tone).max() < 12
+
+
+def test_hair_of_a_large_face_is_found_on_larger_px() -> None:
+    view = skin()
+    view[:80] = 20
+    cv2.line(view, (120, 70), (130, 110), (20,) * 3, 3)
+    (small, tone), (large, tones) = shares(view), shares(view, step=3)
+    assert np.abs(large[1::3, 1::3] - small).mean() < 0.005 < 0.1 < small.mean()
+    assert np.abs(tones[1::3, 1::3][70, 60:180].astype(int) - tone[70, 60:180]).max() < 3
 
 
 def test_what_is_dark_and_does_not_reach_the_face_from_outside_is_the_faces() -> None:
