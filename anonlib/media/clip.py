@@ -249,8 +249,8 @@ class ClipWriter:
 
     It is H.264, in WebM VP9, and in AVI, which has no times of presentation that H.264 needs, MPEG-4 part 2.
 
-    With `source` the sound of that clip comes along. An exception removes what was written. Raises ImageProblem where
-    the source's sound cannot be decoded, and StorageError where the disk fails.
+    The sound of the clip `source` comes along if the settings keep it. An exception removes what was written. Raises
+    ImageProblem where the source's sound cannot be decoded, and StorageError where the disk fails.
     """
 
     def __init__(
@@ -260,7 +260,8 @@ class ClipWriter:
         from av.video.reformatter import VideoReformatter
 
         self._av, self._path, self._info = av, path, info
-        self._sound = _read_sound(source, limits) if source is not None and info.audio else iter(())
+        keep = info.audio and settings.audio == "keep"
+        self._sound = _read_sound(source, limits) if source is not None and keep else iter(())
         first = next(self._sound, None)
         options = {"fflags": "+bitexact", **({"movflags": "+faststart"} if info.container in ("mp4", "mov") else {})}
         self._out = av.open(str(path), "w", format=info.container, options=options)

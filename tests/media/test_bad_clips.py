@@ -24,6 +24,7 @@ from tests.support.clips import frame, frames_of, make
 
 SECRET = "N3ver-Published"
 LIMITS = LimitsConfig(clip_minutes=0.5)
+KEEP = ClipConfig(audio="keep")
 TAGS = {
     "title": SECRET,
     "location": f"+48.8577+002.295/{SECRET}",
@@ -375,7 +376,7 @@ TURNED: dict[Any, Callable[[Any], Any]] = {
 def release(path: Path, to: Path) -> tuple[ClipInfo, list[Any]]:
     """Write a clip with every frame as it is; the info and the frames of the source."""
     info, frames = clip_info(path, LIMITS), []
-    with ClipWriter(to, info, None, ClipConfig(), LIMITS) as writer:
+    with ClipWriter(to, info, path, ClipConfig(), LIMITS) as writer:
         for window in read_frames(path, LIMITS):
             for each in window:
                 writer.write(each.rgb, each.time)
@@ -424,7 +425,7 @@ def test_the_sound_of_a_bad_clip_costs_the_clip(tmp_path):
     path = make(tmp_path / "a.mp4", 30, sound=True, container={"movflags": "+faststart"})
     info = clip_info(path, LIMITS)
     cut(path, 0.4)
-    with pytest.raises(ImageProblem), ClipWriter(tmp_path / "out", info, path, ClipConfig(), LIMITS) as writer:
+    with pytest.raises(ImageProblem), ClipWriter(tmp_path / "out", info, path, KEEP, LIMITS) as writer:
         for number in range(30):
             writer.write(frame(number), Fraction(number, 25))
     assert not (tmp_path / "out").exists()

@@ -20,7 +20,8 @@ from tests.support.clips import LIMITS, frame, frames_of, make
 
 def released(path: Path, to: Path, *, sound: bool = False) -> Path:
     """The clip with every frame as it is."""
-    with ClipWriter(to, clip_info(path, LIMITS), path if sound else None, ClipConfig(), LIMITS) as writer:
+    settings = ClipConfig(audio="keep" if sound else "drop")
+    with ClipWriter(to, clip_info(path, LIMITS), path, settings, LIMITS) as writer:
         for window in read_frames(path, LIMITS):
             for each in window:
                 writer.write(each.rgb, each.time)
