@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from ctypes.util import find_library
 from dataclasses import dataclass
 from functools import cache
@@ -329,8 +329,11 @@ def _check_scans(marker: int, components: tuple[Component, ...], scans: list[Sca
 
 def touched_mcus(frame: JpegFrame, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which MCUs (down, across) differ between two pictures (H, W, 3) as the file stores them."""
-    differs = before != after
-    return reached_mcus(frame, differs[..., 0] | differs[..., 1] | differs[..., 2])
+    differs, mask = before != after, np.zeros(before.shape[:2], bool)
+    rows = np.flatnonzero(differs.reshape(len(differs), -1).any(axis=1))
+    within = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
+    mask[within] = differs[within, :, 0] | differs[within, :, 1] | differs[within, :, 2]
+    return reached_mcus(frame, mask)
 
 
 def reached_mcus(frame: JpegFrame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -358,20 +361,26 @@ def replace_mcus(frame: JpegFrame, touched: NDArray[np.bool_], pixels: NDArray[n
     Progressive stays progressive. Raises NotExact where sampling is uneven or libjpeg-turbo refuses the file.
     """
     values = pixels.astype(np.float64)
-    planes = [_blocks(frame, number, values) for number in range(len(frame.components))]
-    where = np.nonzero(touched)
+    rows, columns = np.nonzero(touched)
+    new: list[dict[int, tuple[NDArray[np.int64], NDArray[np.int16]]]] = []
+    for number, part in enumerate(frame.components):
+        plane = _blocks(frame, number, values)  # (n, down, across, 64)
+        x = columns[:, None] * part.across + np.arange(part.across)
+        new.append({})
+        for row in np.unique(rows):
+            of_row = rows == row
+            for down in range(part.down):
+                new[-1][int(row) * part.down + down] = x[of_row].ravel(), plane[of_row, down].reshape(-1, 64)
 
     def put(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
-        part = frame.components[number]
-        first, last = np.searchsorted(where[0], [top // part.down, -(-(top + len(held)) // part.down)])
-        rows, columns, plane = where[0][first:last], where[1][first:last], planes[number][first:last]
-        for down, across in np.ndindex((part.down, part.across) if first < last else (0, 0)):
-            y, x = rows * part.down + down - top, columns * part.across + across - left
-            inside = (y >= 0) & (y < held.shape[0]) & (x >= 0) & (x < held.shape[1])
-            held[y[inside], x[inside]] = plane[inside, down, across]
+        for y in range(len(held)):
+            x, blocks = new[number].get(top + y, (None, None))
+            if x is not None and blocks is not None:
+                inside = (x >= left) & (x < left + held.shape[1])
+                held[y, x[inside] - left] = blocks[inside]
 
     options = _COPY_NONE | (_AS_PROGRESSIVE if frame.marker == _PROGRESSIVE else 0)
-    return _transformed(frame.rewritten(1, b""), options, put)
+    return _transformed(frame.rewritten(1, b""), options, put, new)
 
 
 def coefficients(frame: JpegFrame) -> list[NDArray[np.int16]]:
@@ -446,18 +455,25 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _transformed(file: bytes, options: int, see: Callable[[int, int, int, NDArray[np.int16]], None]) -> bytes:
+def _transformed(
+    file: bytes,
+    options: int,
+    see: Callable[[int, int, int, NDArray[np.int16]], None],
+    wanted: Sequence[Container[int]] | None = None,
+) -> bytes:
     """The file as libjpeg-turbo writes it again, after `see` had each part of its coefficients.
 
     `see` gets a channel's number, the first block row and column of the part, and its blocks (rows, columns, 64), which
-    it may change in place.
+    it may change in place. `wanted`: block rows of each channel, without which `see` is not asked.
     """
     failures: list[Exception] = []
 
     def customized(values: Any, part: _Region, plane: _Region, number: int, transform: int, data: Any) -> int:
+        top, shape = part.y // 8, (part.h // 8, part.w // 8, 64)
+        if wanted is not None and not any(top + row in wanted[number] for row in range(shape[0])):
+            return 0
         try:
-            shape = part.h // 8, part.w // 8, 64
-            see(number, part.y // 8, part.x // 8, np.ctypeslib.as_array(values, shape))
+            see(number, top, part.x // 8, np.ctypeslib.as_array(values, shape))
         except Exception as error:  # noqa: BLE001  it cannot pass through C, so it is raised below
             failures.append(error)
         return -bool(failures)
