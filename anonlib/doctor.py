@@ -20,8 +20,8 @@ from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape
 from anonlib.execution.ray import joins, machines, start
 from anonlib.faces.detect import detector_file
 from anonlib.job import preflight
-from anonlib.media.sandbox import sandbox_layers
 from anonlib.media.sandbox.confinement import LAYERS
+from anonlib.media.sandbox.process import sandbox_layers
 from anonlib.methods import method_of, models_of
 from anonlib.models.cache import cache_dir, model_bytes
 from anonlib.models.catalog import SETS

@@ -109,6 +109,15 @@ def test_a_stage_knows_no_other_stage_and_no_runner(stage: str) -> None:
     assert {name.split(".")[2] for name in names if name.startswith("anonlib.execution.")} <= {"base"}
 
 
+def test_a_job_and_a_decoder_process_begin_without_what_few_of_them_need() -> None:
+    for module, late in (
+        ("anonlib.job", ("scipy", "onnx", "torch", "faiss", "ray")),
+        ("anonlib.media.sandbox.worker", ("pydantic", "pyarrow", "cv2", "yaml")),
+    ):
+        code = f"import sys, {module}; print([name for name in {late} if name in sys.modules])"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_settings_and_claims_of_methods_load_nothing_heavy() -> None:
     code = (
         "import sys; from anonlib.methods import METHODS, method_of, settings_of; "

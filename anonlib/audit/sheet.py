@@ -21,7 +21,7 @@ from anonlib.config import JobConfig
 from anonlib.errors import ImageProblem, JobError, NotFound
 from anonlib.faces import align
 from anonlib.media.clip import frames_in
-from anonlib.media.sandbox import decode_apart
+from anonlib.media.sandbox.process import decode_apart
 from anonlib.storage import join_uri
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.inventory import read_inventory

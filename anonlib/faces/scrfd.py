@@ -11,8 +11,6 @@ from typing import ClassVar, Self
 
 import cv2
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
@@ -84,6 +82,9 @@ def decode(
 
 def _fixed_size(data: bytes) -> tuple[int, int] | None:
     """The (H, W) that the network's input has, if it has one; raises ModelUnusable if it is no SCRFD."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
     try:
         graph = onnx.load_model_from_string(data).graph
     except (DecodeError, ValueError) as error:

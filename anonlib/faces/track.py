@@ -14,8 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.signal import savgol_coeffs
 
 from anonlib.faces.regions import FACE, Regions
 
@@ -192,6 +190,8 @@ def _assigned(tracks: Sequence[_Open], regions: Regions, rows: NDArray[np.int64]
     alike = np.abs(sizes[0][:, None] - sizes[1][None]) <= np.log(_RATIO)
     alike &= np.array([[track.kind == regions.kinds[row] for row in rows] for track in tracks])
     overlap = np.where(alike & (overlap >= _LEAST_OVERLAP), overlap, 0)
+    from scipy.optimize import linear_sum_assignment
+
     chosen = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
     return [(int(track), int(rows[column])) for track, column in chosen if overlap[track, column] > 0]
 
@@ -248,6 +248,8 @@ def smoothing(count: int, place: int, rate: float) -> tuple[slice, Floats]:
     if window <= _ORDER:
         return slice(place, place + 1), np.ones(1, np.float32)
     start = min(max(place - window // 2, 0), count - window)
+    from scipy.signal import savgol_coeffs
+
     weights = savgol_coeffs(window, _ORDER, pos=place - start, use="dot")
     return slice(start, start + window), np.asarray(weights, np.float32)
 

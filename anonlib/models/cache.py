@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from anonlib.errors import ModelError, ModelMissing, ModelUnusable
 from anonlib.models.catalog import MODELS, ModelCard
-from anonlib.models.convert import to_onnx
 from anonlib.models.runtime import Batch, Engine, load_engine, prepare
 from anonlib.storage.local import LocalStorage
 from anonlib.storage.scratch import scratch
@@ -77,6 +76,8 @@ def check(names: Iterable[str]) -> dict[str, str]:
 def ensure(names: Iterable[str], say: Callable[[str], None] = lambda line: None) -> None:
     """Make the named models ready; downloads only what is missing or damaged. `say` is told each step in a line. Raises
     ModelError, ModelUnusable, or KeyError for an unknown name."""
+    from anonlib.models.convert import to_onnx
+
     todo: dict[str, list[ModelCard]] = {}
     for name in names:
         path, model = model_path(name), MODELS[name]

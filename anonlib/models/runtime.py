@@ -129,8 +129,6 @@ def load_engine(
     onnxruntime if it has CUDA, else torch. `threads`: pieces of batches that OpenVINO computes at once, each on one.
     `sizes`: (H, W) for which it is compiled apart, which is a tenth faster, takes .4 s and changes the last bits.
     Raises BackendMissing if a backend or precision cannot run here."""
-    import onnx
-
     on_gpu = device.startswith("cuda")
     if backend == "auto" and on_gpu:
         import onnxruntime  # not on a CPU: it looks for its maker's telemetry when it is imported
@@ -148,8 +146,18 @@ def load_engine(
         runs = _openvino(model_bytes, precision, threads, sizes)
     else:
         runs = [_torch(model_bytes, device) if backend == "torch" else onnxruntime_call(model_bytes, device)]
+    return Engine(backend, runs, _row_shape(model_bytes, backend), on_gpu)
+
+
+def _row_shape(model_bytes: bytes, backend: str) -> tuple[int | None, ...]:
+    """The sides of the input without the batch axis, None for a free one."""
+    if backend == "openvino":
+        shape = _core().read_model(model_bytes).input(0).partial_shape
+        return tuple(side.get_length() if side.is_static else None for side in list(shape)[1:])
+    import onnx
+
     sides = onnx.load_model_from_string(model_bytes).graph.input[0].type.tensor_type.shape.dim[1:]
-    return Engine(backend, runs, tuple(side.dim_value or None for side in sides), on_gpu)
+    return tuple(side.dim_value or None for side in sides)
 
 
 def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:

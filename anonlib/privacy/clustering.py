@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from anonlib.privacy.knn import EXACT_BELOW, Numbers, Rows, Vectors, close_pairs, nearest
 
@@ -105,6 +103,9 @@ def _joined_by_component(
     rows: a table on disk is only read.
     """
     root = np.arange(len(sums))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     links = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(len(sums), len(sums)))
     component = connected_components(links, directed=False)[1]
     order = np.argsort(component[first], kind="stable")

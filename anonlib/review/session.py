@@ -22,7 +22,7 @@ from anonlib.errors import AnonlibError, ImageProblem, JobError, contained, kind
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
 from anonlib.media.codec import Picture, encode
-from anonlib.media.sandbox import decode_apart
+from anonlib.media.sandbox.process import decode_apart
 from anonlib.review import SAMPLE
 from anonlib.review.strip import Strip
 from anonlib.stages.rerender import ActiveDecisions

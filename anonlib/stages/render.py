@@ -33,7 +33,7 @@ from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture, encode
 from anonlib.media.mark import marked
 from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
-from anonlib.media.sandbox import replace_apart
+from anonlib.media.sandbox.process import replace_apart
 from anonlib.methods import method_of
 from anonlib.methods.base import Method, Replacement
 from anonlib.methods.redaction import fallback_of

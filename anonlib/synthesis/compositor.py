@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from anonlib.faces import topology
 from anonlib.faces.mesh import mouth_opening
@@ -346,6 +345,8 @@ def _rim() -> Floats:
     """Where each canonical px reads a texture, (S, S, 2): where it is, but at cheeks and chin no further out than skin
     is on every face, since beyond it donors have ears, hair and collars."""
     inner = canonical_frame().polygon(topology.OVAL, _RIM)
+    from scipy.ndimage import distance_transform_edt
+
     rows, columns = distance_transform_edt(~inner, return_distances=False, return_indices=True)
     nearest = cv2.GaussianBlur(np.stack([columns, rows], axis=-1).astype(np.float32), (0, 0), 2)
     own = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).astype(np.float32)

@@ -13,7 +13,6 @@ from functools import cache
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from anonlib.faces import topology
 from anonlib.synthesis.base import Extent, Floats, Mask
@@ -198,6 +197,8 @@ def shade_of(residual: Floats) -> Floats:
 def _basis(step: int) -> Floats:
     """Monomials to degree 3 at every step-th px, (S^2/step^2, 10), read at the nearest place of the skin."""
     region = canonical_frame().polygon(topology.OVAL, 0.94)
+    from scipy.ndimage import distance_transform_edt
+
     rows, columns = distance_transform_edt(~region, return_distances=False, return_indices=True)
     smooth = [cv2.GaussianBlur(axis.astype(np.float64), (0, 0), 6) for axis in (columns, rows)]
     x, y = (2.0 * axis[::step, ::step].ravel() / SIZE - 1.0 for axis in smooth)

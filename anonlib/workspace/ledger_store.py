@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
@@ -183,6 +182,8 @@ def _read(store: StageStore, path: str) -> pa.Table:
 
 def _finite(values: pa.ChunkedArray | pa.Array) -> bool:
     """Whether all numbers in a column are finite, at any depth; what is null is left out."""
+    import pyarrow.compute as pc
+
     if pa.types.is_struct(values.type):
         return all(map(_finite, values.flatten()))
     if pa.types.is_nested(values.type):

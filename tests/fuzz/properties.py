@@ -22,7 +22,7 @@ from anonlib.datasets.webdataset import TarShardWriter, read_tar
 from anonlib.errors import DatasetError, ImageProblem, NotExact, OutOfMemory
 from anonlib.media import exact, jpeg, png, webp
 from anonlib.media.codec import Picture, decode, decoded_bytes
-from anonlib.media.sandbox import changed_blocks_apart, decode_apart, replace_apart
+from anonlib.media.sandbox.process import changed_blocks_apart, decode_apart, replace_apart
 from anonlib.storage import StorageOptions, open_storage
 from tests.fuzz.seeds import MARKER
 

@@ -14,7 +14,7 @@ from anonlib.audit.leaks.images import carried
 from anonlib.codes import Note
 from anonlib.media.codec import decode, encode
 from anonlib.media.colour import SPACES, ColourSpace, is_ours, profile_of
-from anonlib.media.sandbox import decode_apart
+from anonlib.media.sandbox.process import decode_apart
 from tests.support import photos
 
 KINDS = ("JPEG", "PNG", "WEBP")

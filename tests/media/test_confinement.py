@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from anonlib.errors import ImageProblem, SandboxUnavailable
-from anonlib.media.sandbox import Decoders, confinement, decode_apart, process, sandbox_layers
+from anonlib.media.sandbox import confinement, process
+from anonlib.media.sandbox.process import Decoders, decode_apart, sandbox_layers
 from tests.support import photos, poison
 
 ROOT = Path(poison.__file__).parents[2]

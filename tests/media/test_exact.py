@@ -13,7 +13,7 @@ from anonlib.errors import ImageProblem, NotExact
 from anonlib.media import exact, jpeg, webp
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import ColourSpace, profile_of
-from anonlib.media.sandbox import changed_blocks_apart, decode_apart, replace_apart
+from anonlib.media.sandbox.process import changed_blocks_apart, decode_apart, replace_apart
 from tests.support import photos
 
 LIMITS = {"max_mpx": 1.0, "seconds": 20.0}

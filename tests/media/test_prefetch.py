@@ -18,7 +18,7 @@ from anonlib.config import LimitsConfig, no_job
 from anonlib.datasets import Sample
 from anonlib.media.codec import decode, decoded_bytes
 from anonlib.media.prefetch import chunks_ahead, one_ahead, sample_bytes
-from anonlib.media.sandbox import header_bytes_apart
+from anonlib.media.sandbox.process import header_bytes_apart
 from tests.support import bombs, photos
 
 

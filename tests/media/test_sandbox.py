@@ -21,7 +21,7 @@ from PIL import Image
 
 from anonlib.errors import ImageProblem, SandboxUnavailable
 from anonlib.media.codec import Picture, decode
-from anonlib.media.sandbox import Decoders, decode_apart
+from anonlib.media.sandbox.process import Decoders, decode_apart
 from tests.support import photos, poison
 
 RNG = np.random.default_rng(3)
@@ -182,7 +182,7 @@ def test_where_no_process_can_be_started_no_photo_is_blamed(program: list[str], 
 
 def test_it_ends_when_whoever_started_it_is_killed() -> None:
     code = (
-        "import sys, time; from anonlib.media.sandbox import Decoders; d = Decoders()\n"
+        "import sys, time; from anonlib.media.sandbox.process import Decoders; d = Decoders()\n"
         "try: d.decode(b'', max_mpx=1, seconds=60)\n"
         "except Exception: print(d._idle[0]._process.pid, flush=True); time.sleep(600)"
     )

@@ -26,7 +26,7 @@ from anonlib.media import exact, jpeg, mark, png, webp
 from anonlib.media.clip import clip_info
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import is_ours
-from anonlib.media.sandbox import changed_blocks_apart, decode_apart
+from anonlib.media.sandbox.process import changed_blocks_apart, decode_apart
 from anonlib.storage.scratch import SpooledFile
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.redact import covered

@@ -1,12 +1,4 @@
-"""Photos are decoded in processes of their own, because a file made for it can crash a C library, or never end."""
+"""Photos are decoded in processes of their own, because a file made for it can crash a C library, or never end.
 
-from anonlib.media.sandbox.process import (
-    Decoders,
-    changed_blocks_apart,
-    decode_apart,
-    header_bytes_apart,
-    replace_apart,
-    sandbox_layers,
-)
-
-__all__ = ["Decoders", "changed_blocks_apart", "decode_apart", "header_bytes_apart", "replace_apart", "sandbox_layers"]
+Nothing is imported here, since each of these processes would load it.
+"""

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
@@ -56,7 +56,8 @@ _START_SECONDS = 120.0
 MOST_JSON = 1 << 14
 _KEPT_BYTES = 32 << 20
 _HEADER_BYTES = 1 << 16
-_MOST_IDLE = max(4, os.cpu_count() or 1)
+_CORES = len(os.sched_getaffinity(0))
+_MOST_IDLE = max(4, _CORES)
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 _Side = Annotated[int, Field(ge=1)]
@@ -293,6 +294,8 @@ class Decoders:
     def __init__(self, program: Sequence[str] | None = None) -> None:
         self.program = program
         self._idle: list[DecoderProcess] = []
+        # More would only take turns on the cores, and each costs half a second to start.
+        self._free = Semaphore(max(2, _CORES))
         self._lock = Lock()
 
     def decode(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> Picture:
@@ -338,10 +341,16 @@ class Decoders:
 
     def forget(self) -> None:
         """In a forked copy of this process: the processes belong to the one that started them."""
-        self._idle, self._lock = [], Lock()
+        self._idle, self._lock, self._free = [], Lock(), Semaphore(max(2, _CORES))
 
     def _ask(
         self, max_mpx: float, seconds: float, wanted: int, data: bytes, extra: bytes, least_side: int | None = None
+    ) -> Picture | int | bytes:
+        with self._free:
+            return self._answer(max_mpx, seconds, wanted, data, extra, least_side)
+
+    def _answer(
+        self, max_mpx: float, seconds: float, wanted: int, data: bytes, extra: bytes, least_side: int | None
     ) -> Picture | int | bytes:
         process = self._idle_process(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
         second = False
