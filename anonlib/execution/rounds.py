@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
-from itertools import chain, count
+from itertools import count
 from typing import Protocol, TypeVar
 
 from anonlib.config import RayConfig
@@ -110,8 +110,13 @@ class SerialRunner:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
             yield from (future.result() for future in as_completed(running))
-        finally:
+            pool.shutdown()
+        except KeyboardInterrupt:
             pool.shutdown(wait=False)
+            raise
+        except GeneratorExit:
+            pool.shutdown()  # units at work end before the job does
+            raise
 
 
 def open_runner(ray: RayConfig) -> Runner:
@@ -121,6 +126,11 @@ def open_runner(ray: RayConfig) -> Runner:
     from anonlib.execution.ray import RayRunner
 
     return RayRunner(ray)
+
+
+def _in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit]) -> Generator[UnitResult]:
+    for start in range(0, len(units), WAVE):
+        yield from runner.run(make, units[start : start + WAVE])
 
 
 def run_rounds(
@@ -145,9 +155,9 @@ def run_rounds(
         failed = {id_of(unit): UNTRIED for unit in todo}
         began, images, busy, finished = time.monotonic(), 0, 0.0, set()
         meter.take("anonlib_units_left", left := len(todo), about)
+        results = _in_waves(runner, make, todo)
         try:
-            waves = (runner.run(make, todo[start : start + WAVE]) for start in range(0, len(todo), WAVE))
-            for result in chain.from_iterable(waves):
+            for result in results:
                 meter.count(about, result)
                 meter.take("anonlib_units_left", left := left - 1, about)
                 busy += result.busy
@@ -162,7 +172,8 @@ def run_rounds(
             meter.take("anonlib_units_left", 0, about)
             finished = with_retries(done)
         finally:
-            # A round that is cut short has cost its time too.
+            # A round that is cut short ends with the units at work, and has cost its time too.
+            results.close()
             failed = {unit: why for unit, why in failed.items() if unit not in finished}
             why = next((why for why, _ in Counter(failed.values()).most_common(1)), None)
             seconds, actors = time.monotonic() - began, runner.actors(len(todo))

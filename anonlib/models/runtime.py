@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, Self, TypeVar
@@ -181,11 +181,10 @@ def has_bf16() -> bool:
     """Whether OpenVINO is here and this CPU has instructions for bfloat16, which others emulate slowly."""
     about = Path("/proc/cpuinfo")
     flags = set(about.read_text().split()) if about.exists() else set()
-    if not flags & _BF16_FLAGS or importlib.util.find_spec("openvino") is None:
-        return False
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return bool(flags & _BF16_FLAGS) and importlib.util.find_spec("openvino") is not None
 
 
+@cache
 def _core() -> Any:
     """OpenVINO's Core, without openvino_telemetry, by which its import would report itself to Google Analytics."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

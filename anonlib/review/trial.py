@@ -26,7 +26,7 @@ from anonlib.datasets import Dataset, Sample, Shard, label, open_input, values_o
 from anonlib.errors import JobError
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
-from anonlib.media.sandbox import decode_apart
+from anonlib.media.sandbox.process import decode_apart
 from anonlib.storage import join_uri, open_storage
 from anonlib.storage.scratch import scratch
 from anonlib.workspace.layout import release_store, render_store, scan_store

@@ -27,7 +27,7 @@ RATE = 0.25
 RIGHTS = ("s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject")
 LASTING = (
     ("/scan/*/commits/00000.json", "expired", "have expired"),
-    ("/assignments/*", "skewed", "clock differs"),
+    ("/scan/*/images/*", "skewed", "clock differs"),
     ("/release/data/*", "full", "is full"),
     ("/manifest/*", "503", "overloaded or failing"),
     ("/release/commits/*", "denied", "Access denied"),
