@@ -192,11 +192,10 @@ def place(
     light_out = sampled(light.field(STEP), grid, STEP)
     zone, feather, inner, skin_here = split(sampled(_of_surrogate(extent), grid))
     source_zone, hull, skin_there, source_sides = split(sampled(_of_source(extent), source_grid))
-    feather, inside, skin_here, skin_there, reached = (
-        finer(of, step)
-        for of in (feather, hull, skin_here, skin_there, cv2.GaussianBlur(covered.astype(np.float32), (0, 0), 1.0))
-    )
-    inside = inside > 0.5
+    reached = cv2.GaussianBlur(covered.astype(np.float32), (0, 0), 1.0)
+    maps = feather, hull, skin_here, skin_there, reached
+    feather, hull, skin_here, skin_there, reached = (np.asarray(finer(of, step), np.float32) for of in maps)
+    inside = hull > 0.5
     cover = Cover(
         np.minimum(zone, source_zone),
         np.minimum(sampled(side_zone(), grid), source_sides),
@@ -221,10 +220,9 @@ def place(
         feather = outline + finer(cover.above, step) * (np.maximum(feather, outline) - outline)
     alpha = feather * (1 - kept) * ramp(reached, (0.4, 0.6))
     # Above the new face its skin runs out into the source's, whose shine would end there as a stain.
-    across = np.abs(grid[..., 0] - SIZE / 2) / (
-        float(np.ptp(frame.points[oval, 0])) / 2
-    )  # beyond the temples is background
-    forehead = finer(cover.above * ramp(across, _TEMPLES), step) * ramp(feather, (0, 0.25))
+    half = float(np.ptp(frame.points[oval, 0])) / 2
+    temples = ramp(np.abs(grid[..., 0] - SIZE / 2) / half, _TEMPLES)  # beyond them is background
+    forehead = finer(cover.above * temples, step) * ramp(feather, (0, 0.25))
     part = _box(forehead)
     shine = ramp(_least(unlike[part]), _SHINE) * (1 - kept[part]) * forehead[part]
     ground[part] = mixed(ground[part], finer(cv2.convertScaleAbs(skin), step)[part], shine)
@@ -239,16 +237,13 @@ def place(
     grain = Grain.of(view, skin_there > _SURE, beside)
     read = np.where(covered[..., None], sampled(_rim(), grid), grid) if extent == "skin" else grid
     field = finer(light_out + sampled(tone, read, STEP), step)
-    maps = (
-        np.asarray(of[:height, :width])
-        for of in (view, ground, finer(read, step), field, alpha, finer(grid, step), skin_here)
-    )
-    view, ground, read, field, alpha, grid, skin = maps
+    whole: tuple[NDArray[Any], ...] = (view, ground, finer(read, step), field, alpha, finer(grid, step), skin_here)
+    view, ground, read, field, alpha, grid, skin = (np.asarray(of[:height, :width]) for of in whole)
     part = _box(alpha)
     drawn = vertices - np.array([part[1].start or 0, part[0].start or 0, 0], np.float32)
     looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, neutral
-    whole = (*looks, grid, skin, mouth_opening(shape), pose.scale, part, (x0, y0), coverage)
-    return Composite(view, ground, read, field, shade_of(residual), alpha, *whole)
+    rest = (*looks, grid, skin, mouth_opening(shape), pose.scale, part, (x0, y0), coverage)
+    return Composite(view, ground, read, field, shade_of(residual), alpha, *rest)
 
 
 def _coarser(vertices: Floats, step: int) -> Floats:
