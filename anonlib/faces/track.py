@@ -30,7 +30,7 @@ _DAMPING, _MEMORY = 0.9, 0.6  # of a speed: what is left of it a frame later, an
 _TAKEN = 0.3  # overlap with another track's detection from which a place without one belongs to that
 _CUT, _CUT_SHARE = 12.0, 0.35
 """Grey levels by which a small picture changes at a cut, and of its contrast."""
-_SMOOTH, _ORDER = 0.35, 2  # seconds of a smoothing window, and the order of its polynomial
+_ORDER = 2  # of the polynomial that smooths
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,10 @@ def _with_end(track: Track, shifts: Sequence[Floats], step: int) -> Track:
     return replace(track, first=track.first - len(moves) * (step < 0), boxes=boxes, landmarks=landmarks, scores=scores)
 
 
-def smoothing(count: int, place: int, rate: float) -> tuple[slice, Floats]:
-    """Which of `count` values over frames say what the one at `place` is without its jitter, and their weights (n,): a
-    polynomial is fitted around it (Savitzky and Golay 1964), which delays nothing and keeps a motion's peaks."""
-    window = min(2 * round(_SMOOTH * rate / 2) + 1, count - 1 + count % 2)
+def smoothing(count: int, place: int, frames: float) -> tuple[slice, Floats]:
+    """Which of `count` values over frames say what the one at `place` is without its jitter, about `frames` of them,
+    and their weights (n,): a polynomial is fitted around it (Savitzky and Golay 1964), which delays nothing."""
+    window = min(2 * round(frames / 2) + 1, count - 1 + count % 2)
     if window <= _ORDER:
         return slice(place, place + 1), np.ones(1, np.float32)
     start = min(max(place - window // 2, 0), count - window)

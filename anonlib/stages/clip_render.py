@@ -39,6 +39,8 @@ Floats = NDArray[np.float32]
 CHECKED = 0.5
 """Seconds between two frames of a track that are checked, beside its ends and its best."""
 _BRIDGED = 0.25  # seconds without a mesh that are interpolated, and with one that are too few to be shown
+_SMOOTH, _JITTER = (0.7, 0.4, 0.2), 0.025
+"""Seconds that a mesh is smoothed over: the most that moves it by no more than jitter does, of its width."""
 _EVERY = 3  # frames: after so many without a mesh a face is sought in every third
 _MESH, _LIGHT = MESH_POINTS * 3, 32
 _ROW = _MESH + _LIGHT + EYES
@@ -88,14 +90,21 @@ class TrackMeshes:
         start, stop = self._runs[number][place].tolist()
         if start < 0:
             return None
-        part, weights = smoothing(stop - start, place - start, self.rate)
-        meshes, lights, eyes = np.split(self.of(number)[start:stop][part], [_MESH, _MESH + _LIGHT], axis=1)
+        rows, here = self.of(number)[start:stop], place - start
+        for seconds in _SMOOTH:
+            nearby, fit = smoothing(len(rows), here, seconds * self.rate)
+            mesh = (fit @ rows[nearby, :_MESH]).reshape(MESH_POINTS, 3)
+            away = np.linalg.norm((mesh - rows[here, :_MESH].reshape(mesh.shape))[:, :2], axis=1).mean()
+            if away <= _JITTER * np.ptp(mesh[:, 0]):
+                break
+        part, weights = smoothing(len(rows), here, _SMOOTH[0] * self.rate)
+        _, lights, eyes = np.split(rows[part], [_MESH, _MESH + _LIGHT], axis=1)
         seen = np.abs(weights)[:, None] * np.isfinite(eyes)  # an eye that is hidden in some of the frames
         gaze = (seen * np.nan_to_num(eyes)).sum(axis=0) / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
         even = np.abs(weights) / np.abs(weights).sum()  # light changes more slowly than a face moves
         *coefficients, spread, clarity = (even @ lights).tolist()
         light = Light(np.array(coefficients).reshape(-1, 3), spread, clarity)
-        return {"mesh": (weights @ meshes).reshape(MESH_POINTS, 3), "gaze": gaze.astype(np.float32), "light": light}
+        return {"mesh": mesh, "gaze": gaze.astype(np.float32), "light": light}
 
 
 def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -210,6 +219,11 @@ class ClipRenderer:
             for frame in (frame for window in read_frames(path_of(clip.sample), self.job.limits) for frame in window):
                 image, faces = self._shown(clip, meshes, frame)
                 self.paint([(image, face) for face in faces.values()])
+                if left := [face for face in faces.values() if face.digest and face.still_shown(image.rgb, image.out)]:
+                    for face in left:
+                        self._hide(face, "its px were left in this frame")
+                    image.out = image.rgb.copy()
+                    self.paint([(image, face) for face in faces.values()])
                 if image.problem is not None:
                     raise ImageProblem(image.problem.reason, str(image.problem))
                 for number, face in faces.items():
@@ -241,8 +255,7 @@ class ClipRenderer:
             place |= found or {}
             of_frame = replace(face, planned=face.planned | place, tries=list(face.tries), findings=[])
             if meshes and face.tries and found is None:
-                of_frame.method, of_frame.tries = self.hide, []
-                of_frame.fallback, of_frame.reason = self.hide, "no mesh fits in this frame"
+                self._hide(of_frame, "no mesh fits in this frame")
             faces[number] = of_frame
         boxes = np.array([face.box for face in faces.values()], np.float32).reshape(-1, 4)
         for row, of_frame in enumerate(faces.values()):
@@ -251,6 +264,11 @@ class ClipRenderer:
         picture = Picture(frame.rgb, None, "PNG", None, (), (), size)
         out = frame.rgb.copy() if faces else frame.rgb
         return ImageState(clip.sample, picture, list(faces.values()), out), faces
+
+    def _hide(self, face: FaceState, why: str) -> None:
+        """Leave a face of one frame to the redaction."""
+        face.method, face.tries, face.digest = self.hide, [], None
+        face.fallback, face.reason = self.hide, why
 
 
 def _outcome(before: FaceState | None, face: FaceState) -> FaceState:

@@ -125,7 +125,7 @@ def test_a_cut_begins_a_shot_and_a_flash_or_a_slow_change_does_not() -> None:
 
 
 def smoothed(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    weighed = (smoothing(len(values), place, RATE) for place in range(len(values)))
+    weighed = (smoothing(len(values), place, 7) for place in range(len(values)))
     return np.stack([weights @ values[part] for part, weights in weighed])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from anonlib.faces.track import Track
 from anonlib.stages.clip_render import TrackMeshes, runs
-from anonlib.workspace.schemas import EYES
+from anonlib.workspace.schemas import EYES, MESH_POINTS
 
 RATE = 20.0
 BRIDGED = 5  # frames of a quarter of a second
@@ -22,6 +22,7 @@ def meshes(folder: Path, shown: list[bool], *, jitter: float = 0.0) -> TrackMesh
     held = TrackMeshes(folder / "meshes", [track], RATE)
     noise = np.random.default_rng(0).normal(0, jitter, (frames, 1)) if jitter else np.zeros((frames, 1))
     rows = 2.0 * np.arange(frames)[:, None] + noise + np.zeros((frames, held.of(0).shape[1]))
+    rows[:, : 3 * MESH_POINTS : 3] += np.linspace(0, 100, MESH_POINTS)  # a face of 100 px
     held.of(0)[:] = np.where(np.array(shown)[:, None], rows, np.nan)
     held.finish()
     return held
@@ -50,7 +51,7 @@ def test_a_track_of_few_frames_that_all_have_a_mesh_shows_it(tmp_path: Path) -> 
 
 
 def test_meshes_are_smooth_and_not_late(tmp_path: Path) -> None:
-    held = meshes(tmp_path, [True] * 60, jitter=1.0)
+    held = meshes(tmp_path, [True] * 60, jitter=0.5)
     smooth = np.array([(held.at(0, frame) or pytest.fail("no mesh"))["mesh"][0, 0] for frame in range(60)])
     raw = held.of(0)[:, 0]
     truth = 2.0 * np.arange(60)
