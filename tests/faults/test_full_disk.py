@@ -66,7 +66,7 @@ def test_a_full_disk_stops_a_job_in_a_sentence(
         assert "full; free some space." in sentence and "\n" not in sentence, sentence
         assert left.items() <= clean.items(), "a file under its final name is not the one it will be"
         stages.add(sentence.partition(" stage")[0].rpartition(" ")[2])
-    assert stages == {"redact"}, stages
+    assert "redact" in stages, stages
     assert code == "3" and made_at_last == clean
 
 
