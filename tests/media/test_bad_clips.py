@@ -5,6 +5,7 @@ Every maker plants SECRET wherever its container has room for words; no released
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from anonlib.codes import Note, Reason, Stripped
 from anonlib.config import ClipConfig, LimitsConfig
 from anonlib.errors import ImageProblem
 from anonlib.media.clip import ClipInfo, ClipWriter, clip_info, read_frames
+from anonlib.media.sandbox import clip_worker
 from tests.support.clips import frame, frames_of, make
 
 SECRET = "N3ver-Published"
@@ -429,3 +431,26 @@ def test_the_sound_of_a_bad_clip_costs_the_clip(tmp_path):
         for number in range(30):
             writer.write(frame(number), Fraction(number, 25))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_clip_with_flipped_bytes_is_read_or_is_a_problem_and_nothing_else(tmp_path):
+    """In this process, where any other exception shows."""
+    clip_worker._load_what_comes_late()
+    random, reasons = np.random.default_rng(5), set()
+    sources = [
+        make(tmp_path / "a.mp4", 6, tags=TAGS),
+        make(tmp_path / "a.mkv", 6),
+        make(tmp_path / "a.avi", 6, codec="mpeg4"),
+    ]
+    for number in range(90):
+        data = bytearray(sources[number % 3].read_bytes())
+        for at in random.integers(0, len(data), random.integers(1, 12)):
+            data[at] = random.integers(0, 256)
+        try:
+            with clip_worker._as_problem(), io.FileIO(tmp_path / "damaged", "w+") as file:
+                file.write(data)
+                clip_worker._info(file, 9, 10, 100)
+                assert all(len(time) == 2 for _, time in clip_worker._frames(file, 9))
+        except ImageProblem as problem:
+            reasons.add(problem.reason)
+    assert Reason.DAMAGED in reasons
