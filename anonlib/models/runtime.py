@@ -190,6 +190,9 @@ def _core() -> Any:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
+    # Two threads that first ask for an array's type at the same time wait for each other for ever: pybind11 is then
+    # looking for numpy behind a lock of C++ that knows nothing of Python's.
+    openvino.Type.f32.to_dtype()
     return openvino.Core()
 
 

@@ -156,3 +156,20 @@ def test_on_a_gpu_a_row_has_the_same_bits_in_any_company_and_the_cpus_answer() -
             assert all(np.array_equal(a, b[part]) for a, b in zip(engine(batch[part]), whole, strict=True))
         for a, b in zip(whole, load_engine(model_bytes(name))(batch), strict=True):
             assert np.abs(a - b).max() <= 1e-3 * np.abs(b).max()
+
+
+def test_threads_that_begin_together_do_not_wait_for_each_other_for_ever() -> None:
+    """The first to ask sleeps while it looks for numpy, unless loading has asked already."""
+    code = """
+import threading, time
+from anonlib.models.runtime import _core
+_core()
+import openvino
+from numpy.lib import NumpyVersion
+begin = NumpyVersion.__init__
+NumpyVersion.__init__ = lambda self, version: (time.sleep(1), begin(self, version))[1]
+threads = [threading.Thread(target=openvino.Type.f32.to_dtype) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
