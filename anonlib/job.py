@@ -338,9 +338,11 @@ class Job:
         surrogates = store.block_markers(plan.blocks)
         outputs = ("fallback", "keep_fields", "rekey", "outside", "mark", "jpeg_quality", "clip")
         parts = self.config.digest("method", *outputs, "limits", "detector", "precision")
+        # A redaction has no plan whose digest tells what was found, so its key stands for that; a key knows the place.
+        planned = plan.digest if self.method.synthesis else plan.key
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
-        return _key("render", plan.key, plan.digest, *drawn, parts, METHOD_VERSION, __version__)
+        return _key("render", planned, *drawn, parts, METHOD_VERSION, __version__)
 
     def _run_note(self, run_key: str) -> dict[str, Any]:
         """run.json of the release: which job this is, without a place, a person or a time."""
