@@ -166,6 +166,8 @@ def _warn(sentence: str) -> None:
 
 def start(config: RayConfig) -> Any:
     """Ray, connected or started on loopback, once; raises ConfigError for one without token authentication."""
+    # Ray's workers would be at niceness 15, and starve beside any other program.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Without the last a question after the end of a job would begin a cluster of its own.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
