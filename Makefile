@@ -9,12 +9,14 @@ PINS   ?= constraints.txt
 
 setup: $(VENV)/.ready
 
-# torch first and pinned: the unpinned wheel brings gigabytes of CUDA to a machine without a GPU.
+# torch first and pinned: the unpinned wheel brings gigabytes of CUDA to a machine without a GPU. insightface without what
+# it asks for: its opencv-python would overwrite the headless one, and the rest is here.
 $(VENV)/.ready: pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint $(PINS) --upgrade pip setuptools
 	$(BIN)/pip install --quiet --constraint $(PINS) torch==2.13.0
 	$(BIN)/pip install --quiet --constraint $(PINS) --no-build-isolation -e '.[dev]'
+	$(BIN)/pip install --quiet --constraint $(PINS) --no-deps insightface
 	touch $@
 
 # The demo needs less than the tests do.

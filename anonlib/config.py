@@ -288,7 +288,7 @@ class MethodConfig(_Frozen):
 
     # Every release's run.json records all of these keys, so they stand here. A method that needs others adds them in a
     # subclass, its `Settings`, which also checks those that it reads.
-    FILES: ClassVar[tuple[str, ...]] = ("decoder",)
+    FILES: ClassVar[tuple[str, ...]] = ("decoder", "swapper", "recognizer", "donors")
     """Keys that say where something lies: what is in it counts, and releases name its sha256 instead."""
 
     name: str = _key("What replaces a face (docs/methods.md).", "k-diff")
@@ -307,6 +307,9 @@ class MethodConfig(_Frozen):
     )
     draw: Literal["fresh", "reuse"] = _key("reuse: a person keeps the face of an earlier release.", "fresh")
     accept: str | None = _key("Of embedding: that people can still recognize these faces, in these words.", None)
+    swapper: str | None = _key("Of inswapper: your swapper's .onnx file.", None)
+    recognizer: str | None = _key("Of inswapper: the ArcFace .onnx that the swapper was made for.", None)
+    donors: str | None = _key("Of inswapper: photos of people who agreed to lend their faces.", None)
 
     def released(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """These settings as run.json states them: of each file its sha256, by key, or None."""

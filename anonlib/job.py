@@ -28,7 +28,7 @@ from anonlib.execution.rounds import DIED, ROUNDS, MakeStage, Runner, Unit, open
 from anonlib.execution.telemetry import Labels, Report, Round
 from anonlib.faces.detect import detector_file
 from anonlib.methods import method_of, models_of
-from anonlib.methods.base import MethodFile
+from anonlib.methods.base import USERS_OWN, MethodFile
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
 from anonlib.models.requirements import check_licences, check_precision
@@ -54,8 +54,6 @@ from anonlib.workspace.status import Summary, note_failure
 
 _MOST_NAMES = 8
 """Fields that a sentence names."""
-_USERS_OWN = "the user's own; unknown to anonlib"
-"""The terms of a detector's file that the user brings."""
 _FIRST_SHARDS, _ENOUGH_IMAGES = 3, 1000
 """What is scanned before labels are looked for the first time."""
 
@@ -83,7 +81,7 @@ class Job:
         self._scan_models, self._render_models = models_of(config)
         preflight(config)["licences"]()
         found_by = detector_file(config.detector)
-        self._detector_file = {} if found_by is None else {found_by[0]: MethodFile(found_by[1], _USERS_OWN)}
+        self._detector_file = {} if found_by is None else {found_by[0]: MethodFile(found_by[1], USERS_OWN)}
         self.files = self.method.read_files(config) | self._detector_file
         self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
         self.stores: layout.JobStores = layout.open_stores(config)

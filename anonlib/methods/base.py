@@ -38,6 +38,9 @@ _FEMALE = {"female": 1.0, "male": 0.0}
 _AGES = (27.0, 42.0, 60.0)  # years that a drawn face of each age band shows
 
 
+USERS_OWN = "the user's own; unknown to anonlib"  # the terms of a file that the user brings
+
+
 @dataclass(frozen=True)
 class MethodFile:
     """What a job needs beside the catalogue's models, and under which terms; `travels`: workers need it too."""

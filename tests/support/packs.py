@@ -1,4 +1,4 @@
-"""Small ONNX files with the interfaces of InsightFace's packs, for every test that needs a user's own detector."""
+"""Small ONNX files with the interfaces of insightface's packs, for every test that needs a user's own models."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ def save(
     outputs: dict[str, list],
     weights: dict[str, np.ndarray],
     shape: list,
+    more: dict[str, list] | None = None,
 ) -> Path:
     graph = helper.make_graph(
         nodes,
         "pack",
-        [helper.make_tensor_value_info("input.1", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in {"input.1": shape, **(more or {})}.items()],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
         [numpy_helper.from_array(a, n) for n, a in weights.items()],
     )
@@ -38,6 +39,31 @@ def arcface(path: Path, batch: int | str) -> Path:
     ]
     weights = {"w": np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)}
     return save(path, nodes, {"683": [batch, 512]}, weights, [batch, 3, 112, 112])
+
+
+def swapper(path: Path, emap: bool = True) -> Path:
+    """inswapper's interface; the answer is a colour that the mapped identity decides, speckles, and 5 % of the face."""
+    nodes = [
+        helper.make_node("MatMul", ["source", "w"], ["raw"]),
+        helper.make_node("Sigmoid", ["raw"], ["bounded"]),
+        helper.make_node("Reshape", ["bounded", "plane"], ["colour"]),
+        helper.make_node("Mul", ["colour", "most"], ["new"]),
+        helper.make_node("Mul", ["input.1", "rest"], ["old"]),
+        helper.make_node("Add", ["new", "old"], ["both"]),
+        helper.make_node("Add", ["both", "speckles"], ["output"]),
+    ]
+    random = np.random.default_rng(1)
+    weights: dict[str, np.ndarray] = {
+        "w": 20 * random.standard_normal((512, 3)).astype(np.float32),
+        "plane": np.array([1, 3, 1, 1], np.int64),
+        "most": np.array([0.5], np.float32),
+        "rest": np.array([0.05], np.float32),
+        "speckles": random.uniform(0, 0.45, (1, 3, 8, 8)).repeat(16, axis=2).repeat(16, axis=3).astype(np.float32),
+    }
+    if emap:
+        weights["emap"] = random.standard_normal((512, 512)).astype(np.float32)
+    size = [1, 3, 128, 128]
+    return save(path, nodes, {"output": size}, weights, size, {"source": [1, 512]})
 
 
 def scrfd(path: Path, landmarks: bool = True, size: tuple[int | str, int | str] = ("height", "width")) -> Path:

@@ -63,6 +63,19 @@ def test_a_shift_moves_the_face_and_keeps_it_sharp(photo: Pixels, mesh: Mesh, ta
     assert np.abs(out[inside].astype(int) - photo[inside]).mean() > 3
 
 
+def test_new_px_are_laid_where_the_old_were_in_their_colours(
+    photo: Pixels, mesh: Mesh, taken: tuple[Pixels, Mesh]
+) -> None:
+    pixels, matrix = taken
+    inside, outside = oval(photo, mesh, 0.9), ~oval(photo, mesh, 1.6)
+    again = pasted(photo, crops.replace(photo, mesh, matrix, pixels))
+    assert np.abs(again.astype(int) - photo)[inside].mean() < 4
+    tinted = np.clip(0.7 * pixels + [30, 0, 0], 0, 255).astype(np.uint8)
+    recoloured = pasted(photo, crops.replace(photo, mesh, matrix, tinted))
+    assert np.abs(recoloured[inside].mean(axis=0) - photo[inside].mean(axis=0)).max() < 3
+    assert (recoloured[outside] == photo[outside]).all()
+
+
 def test_a_face_that_the_photo_cuts_is_changed_as_far_as_it_is_there(photo: Pixels, mesh: Mesh) -> None:
     half = np.ascontiguousarray(photo[:, : round(float(mesh[topology.NOSE_TIP, 0]))])
     out = pasted(half, changed(half, mesh, TINTS + 9))
