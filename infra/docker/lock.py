@@ -15,7 +15,7 @@ from typing import Any
 HEAD = """\
 # What the images hold beside torch, all of it, for Linux on x86-64 and Python 3.11. pip takes no other file.
 # To renew it, in Python 3.11 on Debian 12, whose wheels the images get:
-#   pip install --dry-run --ignore-installed --report report.json ".[run]" "ray[default]==VERSION" torch==VERSION
+#   pip install --dry-run --ignore-installed --report report.json ".[clips,run]" "ray[default]==VERSION" torch==VERSION
 #   python infra/docker/lock.py report.json > infra/docker/requirements.txt
 """
 APART = re.compile(r"anonlib|torch|triton|nvidia-.*|cuda-.*")
