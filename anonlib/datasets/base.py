@@ -159,7 +159,9 @@ Content = bytes | SpooledFile
 def content_of(stream: BinaryIO, name: str) -> Content:
     """What a stream holds: bytes, or the copy of a clip; the `name` tells a clip that is empty or damaged."""
     head = stream.read(MEDIA_HEAD)
-    return SpooledFile(stream, head) if is_clip(name, head) else head + stream.read()
+    if is_clip(name, head):
+        return SpooledFile(stream, head)
+    return head + stream.read(MAX_SAMPLE_BYTES)  # a name may promise a clip; cut off, an image is over its limit
 
 
 def head_of(media: bytes | Path) -> bytes:

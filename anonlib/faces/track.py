@@ -106,12 +106,14 @@ class Track:
 def cuts(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which frames (n,) begin a shot, by small pictures (n, h, w, 3) of all. A flash begins none: the frames around a
     cut differ two by two."""
-    small = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    small = thumbnails.reshape(len(thumbnails), -1)
     begins = np.zeros(len(small), np.bool_)
     for frame in range(1, len(small)):
-        before, after = small[max(frame - 2, 0) : frame], small[frame : frame + 2]
+        before, after = (
+            small[of].astype(np.float32) for of in (slice(max(frame - 2, 0), frame), slice(frame, frame + 2))
+        )
         change = np.abs(before[:, None] - after[None]).mean(axis=2).min()
-        begins[frame] = change > max(_CUT, _CUT_SHARE * float(small[frame - 1 : frame + 1].std(axis=1).min()))
+        begins[frame] = change > max(_CUT, _CUT_SHARE * float(min(before[-1].std(), after[0].std())))
     return begins
 
 

@@ -21,7 +21,7 @@ from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.errors import ImageProblem, contained
 from anonlib.execution.base import current
-from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh
+from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points, lies_on
 from anonlib.faces.regions import together
 from anonlib.faces.track import Track, smoothing
 from anonlib.media.clip import ClipWriter, Frame, read_frames
@@ -97,6 +97,12 @@ class TrackMeshes:
             away = np.linalg.norm((mesh - rows[here, :_MESH].reshape(mesh.shape))[:, :2], axis=1).mean()
             if away <= _JITTER * np.ptp(mesh[:, 0]):
                 break
+        else:
+            mesh = rows[here, :_MESH].reshape(MESH_POINTS, 3).copy()
+        region = self.tracks[number].at(frame)
+        # Between two meshes the face may have been elsewhere, and then it would stay beside its surrogate.
+        if not lies_on(mesh, region.boxes[0], region.landmarks[0] if region.scores[0] else five_points(mesh)):
+            return None
         part, weights = smoothing(len(rows), here, _SMOOTH[0] * self.rate)
         _, lights, eyes = np.split(rows[part], [_MESH, _MESH + _LIGHT], axis=1)
         seen = np.abs(weights)[:, None] * np.isfinite(eyes)  # an eye that is hidden in some of the frames
@@ -191,7 +197,7 @@ class ClipRenderer:
                     id(face): number
                     for frame, (_, faces) in zip((f for f in window if due[f.index]), shown, strict=True)
                     for number, face in faces.items()
-                    if number in due[frame.index]
+                    if number in due[frame.index] and face.tries
                 }
                 pairs = [(image, face) for image, faces in shown for face in faces.values() if id(face) in looked]
                 failed |= {looked[id(face)]: face.why for _, face in self.refused(pairs)}

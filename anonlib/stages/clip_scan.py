@@ -2,7 +2,7 @@
 
 A track is one row of FACES, with its place in each frame, so that the plan treats a clip like a photo and no track is
 two persons. The file is read twice, a window at a time: once to detect and follow, and once for the frames that are
-described, so memory does not grow with a clip's length.
+described, so no px are held but a small picture of each frame.
 """
 
 from __future__ import annotations

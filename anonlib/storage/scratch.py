@@ -42,6 +42,8 @@ class SpooledFile:
                     file.write(block)
                 self.size += len(block)
                 block = stream.read(_BLOCK)
+            with as_sentence("write", "a clip in the temporary folder of this machine"):
+                file.flush()
 
 
 @cache

@@ -22,7 +22,16 @@ import pyarrow as pa
 from anonlib.datasets import items_of
 from anonlib.datasets.base import MAX_SAMPLE_BYTES
 from anonlib.datasets.folder import FILE_NAME, image_of, is_metadata, metadata_bytes, metadata_rows, sidecars_of
-from anonlib.datasets.names import MAX_NAME, belongs_to, holds_image, is_media, kept_members, printable, split_member
+from anonlib.datasets.names import (
+    MAX_NAME,
+    belongs_to,
+    holds_image,
+    is_clip,
+    is_media,
+    kept_members,
+    printable,
+    split_member,
+)
 from anonlib.datasets.parquet_columns import image_column
 from anonlib.datasets.parquet_footer import Table, open_table
 from anonlib.datasets.parquet_pages import bounded_batches
@@ -116,8 +125,8 @@ def check_folder(storage: Storage, files: Mapping[str, str], expected: Expected)
             group = left.get(stem, {})
         require(extension in group, f"data lacks the image {key!r}, which its manifest says is released")
         path = group.pop(extension)
-        same = sha256(whole(storage, path, _MAX_SAMPLE, files[path])) == digest
-        require(same, f"the image {path} is not the one in its manifest")
+        check_hash(storage, path, files[path])
+        require(files[path] == digest, f"the image {path} is not the one in its manifest")
         stems |= {stem} if expected.rekeyed else {name.rpartition(".")[0] for name in sidecars_of(f"data/{key}")}
         released.add(path)
     for stem, group in left.items():
@@ -226,16 +235,17 @@ def _check_archive(raw: io.BufferedReader, path: str, expected: Expected) -> Non
     ):
         samples = _samples(archive, path, again)
         rows = _Rows(expected.images)
-        for name, members in samples:
+        for name, members, digests in samples:
             key, digest = rows.take(f"{path} holds {name!r}, which no row of its manifest vouches for")
             require(belongs_to(key, name), f"{path} holds {name!r} where its manifest has {key!r}")
-            digests = {extension: sha256(content) for extension, content in members.items()}
             if digest not in digests.values():
                 raise _another(key, path)
             while digest in digests.values():
                 image = next(extension for extension, found in digests.items() if found == digest)
-                del members[image], digests[image]
+                members.pop(image, None)
+                del digests[image]
                 digest = rows.take()[1] if rows.is_next(name, digests.values()) else ""
+            require(digests.keys() == members.keys(), f"{path}, {name!r} comes with a clip that no row vouches for")
             _check_kept(members, expected.keep, f"{path}, {name!r}")
         rows.finish(path)
     same = plain.finish() == rebuilt.hexdigest()
@@ -264,10 +274,16 @@ class _Rows:
             raise VerificationError(f"{path} lacks the image {key!r}, which its manifest says is released")
 
 
-def _samples(archive: tarfile.TarFile, path: str, again: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, members) of a tar, each written into `again`; raises VerificationError if it holds anything but samples."""
+def _samples(
+    archive: tarfile.TarFile, path: str, again: tarfile.TarFile
+) -> Iterator[tuple[str, dict[str, bytes], dict[str, str]]]:
+    """(key, members, sha256 of each) of a tar, written into `again`; a clip is hashed as it passes and is no member.
+
+    Raises VerificationError if the tar holds anything but samples.
+    """
     key: str | None = None
     members: dict[str, bytes] = {}
+    digests: dict[str, str] = {}
     size = 0
     for info in archive:
         # tarfile remembers every header it has seen, which a long shard cannot afford.
@@ -275,19 +291,24 @@ def _samples(archive: tarfile.TarFile, path: str, again: tarfile.TarFile) -> Ite
         split = split_member(info.name)
         if not info.isreg() or split is None or split[0].rpartition("/")[2].startswith("._"):
             raise VerificationError(f"{path} holds {printable(info.name)!r}, which belongs to no sample")
-        if split[0] != key or split[1] in members:
+        if split[0] != key or split[1] in digests:
             if key is not None:
-                yield key, members
-            key, members, size = split[0], {}, 0
-        size += info.size
-        bounded = size <= _MAX_SAMPLE and len(members) < MAX_MEMBERS and len(info.name) <= MAX_NAME
+                yield key, members, digests
+            key, members, digests, size = split[0], {}, {}, 0
+        size += 0 if is_clip(info.name) else info.size
+        bounded = size <= _MAX_SAMPLE and len(digests) < MAX_MEMBERS and len(info.name) <= MAX_NAME
         require(bounded, f"{path} holds {printable(key)[:100]!r}, which is larger than a sample of a release")
-        content = members[split[1]] = cast("BinaryIO", archive.extractfile(info)).read()
+        hashing = _Hashing(cast("BinaryIO", archive.extractfile(info)))
+        file: Any = hashing
+        if not is_clip(info.name):
+            content = members[split[1]] = hashing.readall()
+            file = io.BytesIO(content)
         header = tarfile.TarInfo(info.name)
-        header.size = len(content)
-        again.addfile(header, io.BytesIO(content))
+        header.size = info.size
+        again.addfile(header, file)
+        digests[split[1]] = hashing.finish()
     if key is not None:
-        yield key, members
+        yield key, members, digests
 
 
 def _check_kept(members: Mapping[str, bytes], keep: frozenset[str], where: str) -> None:

@@ -319,6 +319,10 @@ def transparent(folder: Path) -> Path:
     return make(folder / "a.mkv", codec="ffv1", pix_fmt="yuva420p", tags=TAGS)
 
 
+def transparent_webm(folder: Path) -> Path:
+    return make(folder / "a.webm", codec="libvpx-vp9", pix_fmt="yuva420p")
+
+
 def grey(folder: Path) -> Path:
     return make(folder / "a.mkv", codec="ffv1", pix_fmt="gray", tags=TAGS)
 
@@ -342,6 +346,7 @@ PROBLEMS = {
     with_a_damaged_frame: Reason.DAMAGED,
     of_changing_size: Reason.CLIP_FORMAT,
     transparent: Reason.CLIP_FORMAT,
+    transparent_webm: Reason.CLIP_FORMAT,
 }
 RELEASED: dict[Callable[[Path], Path], tuple[set[Stripped], set[Note]]] = {
     cut_matroska: ({Stripped.TAGS}, {Note.SHORTER}),

@@ -158,6 +158,8 @@ def _video(container: Any) -> Any:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:
                 raise ImageProblem(Reason.NOT_A_CLIP, "the clip's video is coded in a way that is not known here")
+            if stream.metadata.get("alpha_mode", "0") != "0":  # Matroska keeps it apart, and the decoder drops it
+                raise ImageProblem(Reason.CLIP_FORMAT, "the clip's video is partly transparent")
             return stream
     raise ImageProblem(Reason.NO_VIDEO)
 
