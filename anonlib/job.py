@@ -336,8 +336,10 @@ class Job:
         surrogates = store.block_markers(plan.blocks)
         outputs = ("fallback", "keep_fields", "rekey", "outside", "mark", "jpeg_quality", "clip")
         parts = self.config.digest("method", *outputs, "limits", "detector", "precision")
-        # A redaction has no plan whose digest tells what was found, so its key stands for that; a key knows the place.
-        planned = plan.digest if self.method.synthesis else plan.key
+        planned = plan.key  # of a redaction, which begins before anything is scanned; it knows the place
+        if self.method.synthesis:
+            scanned = layout.scan_store(self.stores, self.scan_key).markers(shard.shard_id for shard in self.shards)
+            planned = _key(plan.digest, *sorted(marker["images_sha256"] for marker in scanned))
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
         return _key("render", planned, *drawn, parts, METHOD_VERSION, __version__)

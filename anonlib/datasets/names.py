@@ -346,6 +346,15 @@ def key_spellings(stem: str, extension: str, new: str, new_extension: str = "") 
     return spellings | {f"{old}.{extension}": f"{new}.{new_extension}" for old in (stem, base) if extension}
 
 
+def is_damaged_json(content: Any) -> bool:
+    """Whether a sidecar cannot be read as JSON."""
+    try:
+        json.loads(content)
+    except (TypeError, ValueError, RecursionError):
+        return True
+    return False
+
+
 def json_object(content: Any) -> dict[str, Any]:
     """The JSON object in a sidecar, or {} if it is not one."""
     if isinstance(content, bytes | str):

@@ -114,7 +114,7 @@ class SerialRunner:
         except KeyboardInterrupt:
             pool.shutdown(wait=False)
             raise
-        except GeneratorExit:
+        except BaseException:
             pool.shutdown()  # units at work end before the job does
             raise
 

@@ -43,7 +43,8 @@ def given_regions(value: Any, size: tuple[int, int], settings: InputConfig) -> R
     boxes, kinds = [], []
     try:
         for numbers, kind in () if value is None else _entries(value):
-            boxes.append([float(number) for number in numbers])
+            left, top, right, bottom = numbers
+            boxes.append([float(number) for number in (left, top, right, bottom)])
             word = FACE if kind is None else str(kind).strip()
             word = settings.boxes_kinds.get(word, word)
             kinds.append(word if word in named else OTHER)

@@ -21,25 +21,26 @@ import numpy as np
 from PIL import Image
 
 from anonlib.codes import meaning_of
-from anonlib.config import InputConfig, JobConfig, OutputConfig, RayConfig, SecretConfig, WorkspaceConfig
+from anonlib.config import NO_DETECTOR, InputConfig, JobConfig, OutputConfig, RayConfig, SecretConfig, WorkspaceConfig
 from anonlib.datasets import Dataset, Sample, Shard, label, open_input, values_of
+from anonlib.datasets.names import is_media
 from anonlib.errors import JobError
 from anonlib.execution.base import UnitResult
+from anonlib.execution.rounds import SerialRunner
 from anonlib.job import Job
 from anonlib.media.sandbox.process import decode_apart
-from anonlib.storage import join_uri, open_storage
+from anonlib.storage import join_uri
 from anonlib.storage.scratch import scratch
-from anonlib.workspace.layout import release_store, render_store, scan_store
+from anonlib.workspace.layout import PREVIEW, open_stores, release_store, render_store, scan_store
 from anonlib.workspace.release import samples_of
 from anonlib.workspace.tables import Row
 
-PAGE = "preview.html"
 _SHARDS = 8
 """From which a preview's images are drawn: a shard may be a gigabyte."""
 _SIDE, _QUALITY = 720, 85
 _BY_PHOTO = ("scan", "render", "redact")
 """Stages that take time by the photo, and not by the person."""
-_ASSET = Path(__file__).parent / "assets" / PAGE
+_ASSET = Path(__file__).parent / "assets" / PREVIEW
 Report = Callable[[str, UnitResult, int], None]
 
 
@@ -54,22 +55,27 @@ class Trial:
 
 def drawn(dataset: Dataset, shard: Shard, most: int, seed: int) -> tuple[list[Sample], int]:
     """Up to `most` readable photos of a shard, each as likely, in their order, and how many images it has in all."""
-    chance, chosen, count = random.Random(f"{seed} {shard.shard_id}"), list[Sample](), 0
+    chance, chosen = random.Random(f"{seed} {shard.shard_id}"), list[Sample]()
+    count = photos = 0
     for sample in dataset.read(shard):
         count += 1
         if sample.image is None:
             continue
+        photos += 1
         if len(chosen) < most:
             chosen.append(sample)
-        elif (place := chance.randrange(count)) < most:
+        elif (place := chance.randrange(photos)) < most:
             chosen[place] = sample
     return sorted(chosen, key=lambda sample: sample.position), count
 
 
-def tried(config: JobConfig, samples: Sequence[Sample], folder: Path, report: Report | None = None) -> Trial:
-    """Run the job on these photos below `folder`; raises JobError, ConfigError, StorageError as it would."""
+def tried(
+    config: JobConfig, samples: Sequence[Sample], folder: Path, report: Report | None = None, cores: int | None = None
+) -> Trial:
+    """Run the job on these photos below `folder`, on all cores or one; raises what a job does."""
     source, wanted = folder / "input", config.input
     source.mkdir()
+    told = []
     for number, sample in enumerate(samples):
         name = f"{number:05d}"
         (source / f"{name}.{_ending(sample)}").write_bytes(sample.image or b"")
@@ -79,21 +85,23 @@ def tried(config: JobConfig, samples: Sequence[Sample], folder: Path, report: Re
         if wanted.boxes_field and (boxes := next(values_of(sample, wanted.boxes_field), None)) is not None:
             fields["boxes"] = boxes.decode("utf-8", "replace") if isinstance(boxes, bytes) else boxes
         (source / f"{name}.json").write_text(json.dumps(fields, default=str))
+        told.append(fields)
     (folder / "secret").write_text(secrets.token_hex(32))
+    named = {name for fields in told for name in fields}
     changes = {
         "uri": str(source),
         "format": "folder",
         "image_field": None,
         "key_field": None,
-        "subject_field": wanted.subject_field and "person",
-        "boxes_field": wanted.boxes_field and "boxes",
+        "subject_field": "person" if "person" in named else None,
+        "boxes_field": "boxes" if "boxes" in named or config.detector.name == NO_DETECTOR else None,
     }
     places = {
         "input": InputConfig(**(wanted.model_dump() | changes)),
         "output": OutputConfig(uri=str(folder / "release")),
         "workspace": WorkspaceConfig(uri=str(folder / "workspace")),
         "secret": SecretConfig(file=str(folder / "secret")),
-        "ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus),
+        "ray": RayConfig(actors=cores or 0, num_gpus=config.ray.num_gpus),
     }
     alone = {"ledger": None, "signing": None, "too_few": "ellipse", "rekey": False, "keep_fields": ()}
     seconds: dict[str, float] = {}
@@ -103,14 +111,15 @@ def tried(config: JobConfig, samples: Sequence[Sample], folder: Path, report: Re
         if report is not None:
             report(stage, outcome, units)
 
-    job = Job(config.model_copy(update=places | alone), report=timed)
+    runner = SerialRunner(cores) if cores else None
+    job = Job(config.model_copy(update=places | alone), report=timed, runner=runner)
     job.run()
     return Trial(job, folder, seconds)
 
 
 def _ending(sample: Sample) -> str:
     ending = sample.image_field.rpartition(".")[2].lower()
-    return ending if ending.isalnum() and len(ending) < 5 else "jpg"
+    return ending if is_media(f"x.{ending}") else "jpg"
 
 
 # ---- estimate -------------------------------------------------------------------------------------------------
@@ -138,7 +147,7 @@ def estimate(config: JobConfig, *, shards: int = 3, images: int = 60, seed: int 
         samples, count = drawn(dataset, shard, images, seed)
         counts, read = counts + count, read + shard.bytes
         with scratch() as folder:
-            stages = tried(config, samples, folder).seconds if samples else {}
+            stages = tried(config, samples, folder, cores=1).seconds if samples else {}
         seconds = sum(stages.get(name, 0.0) for name in _BY_PHOTO)
         rates.append(seconds / max(len(samples), 1) * count / max(shard.bytes, 1))
     total, n = sum(shard.bytes for shard in every), len(rates)
@@ -163,8 +172,8 @@ def preview(config: JobConfig, *, images: int = 40, seed: int = 0, report: Repor
     with scratch() as folder:
         cards = "\n".join(_cards(tried(config, samples, folder, report), samples))
     page = _ASSET.read_text().replace("<!-- cards -->", cards).replace("$score", f"{config.detector.score:g}")
-    open_storage(config.workspace.uri, config.storage.options, private=True).publish(PAGE, page.encode())
-    return join_uri(config.workspace.uri, PAGE)
+    open_stores(config).workspace.publish(PREVIEW, page.encode())
+    return join_uri(config.workspace.uri, PREVIEW)
 
 
 def _cards(trial: Trial, samples: Sequence[Sample]) -> Iterator[str]:

@@ -18,7 +18,7 @@ import cv2
 from anonlib.codes import Problem, Reason
 from anonlib.config import NO_DETECTOR, InputConfig, JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, label, values_of
-from anonlib.datasets.names import MEDIA_EXTENSIONS, json_object, suffix_of
+from anonlib.datasets.names import MEDIA_EXTENSIONS, is_damaged_json, json_object, suffix_of
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
 from anonlib.faces.detect import detect_as_shown, open_detector
@@ -212,6 +212,9 @@ class ScanStage:
         if wanted.boxes_field is None or isinstance(picture, ImageProblem):
             return NO_REGIONS
         value = next(values_of(sample, wanted.boxes_field), None)
+        sidecars = (content for name, content in sample.fields.items() if suffix_of(f"x.{name}") == "json")
+        if value is None and any(map(is_damaged_json, sidecars)):
+            raise ImageProblem(Reason.BAD_BOXES)
         if value is None and self.job.detector.name == NO_DETECTOR:
             raise ImageProblem(Reason.NO_BOXES)
         size = (picture.height, picture.width) if isinstance(picture, ClipInfo) else picture.size

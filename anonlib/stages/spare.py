@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.config import JobConfig
+from anonlib.config import JobConfig, RayConfig
 from anonlib.datasets import open_dataset
 from anonlib.errors import ConfigError, ImageProblem
 from anonlib.faces.detect import open_detector
@@ -58,7 +58,8 @@ class Consents:
         """None without photos; raises ConfigError for one that does not show one face."""
         if not photos:
             return None
-        detector, describer = open_detector(job.detector.searching, models), Describer(job, models)
+        here = job.model_copy(update={"ray": RayConfig()})  # the driver may have no GPU
+        detector, describer = open_detector(job.detector.searching, models), Describer(here, models)
         described = []
         for name, sample in photos.items():
             try:

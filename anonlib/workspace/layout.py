@@ -31,6 +31,7 @@ SALT = "salt"
 INVENTORY = "inventory.parquet"
 INVENTORY_NOTE = "inventory.json"
 JOB_FILE = "job.yaml"
+PREVIEW = "preview.html"
 PURGED = "purged.json"
 """The mark of a purge, and in the end its record."""
 PLAN_COUNTS = ("subjects", "persons", "classes", "redacted", "disagreements")

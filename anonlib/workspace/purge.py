@@ -14,7 +14,7 @@ from anonlib import __version__
 from anonlib.config import JobConfig
 from anonlib.errors import JobError, NotFound, VersionsRemain
 from anonlib.storage import Storage, open_storage
-from anonlib.workspace.layout import INVENTORY_NOTE, PURGED, SALT, SECRET, JobStores, json_bytes, release_store
+from anonlib.workspace.layout import INVENTORY_NOTE, PREVIEW, PURGED, SALT, SECRET, JobStores, json_bytes, release_store
 from anonlib.workspace.lease import at_work
 from anonlib.workspace.schemas import CERTIFICATE
 
@@ -84,6 +84,9 @@ def _begun(job: JobConfig, stores: JobStores, force: bool) -> Purged:
     """The record of what is to be destroyed; raises JobError if that is no workspace, or its job is not complete."""
     workspace = stores.workspace
     if not workspace.exists(INVENTORY_NOTE):
+        if workspace.exists(PREVIEW):
+            workspace.delete(PREVIEW)
+            raise JobError(f"{job.workspace.uri} held a preview and no job; the preview is destroyed")
         raise JobError(f"{job.workspace.uri} holds no workspace of anonlib, so nothing there was touched")
     run = _finished_run(job, stores, force)
     if job.secret.named:

@@ -27,12 +27,13 @@ FLAG = [20.0, 20.0, 140.0, 200.0]
 
 
 def put(folder: Path, boxes: dict[str, Any]) -> Path:
-    """A photo of the astronaut for each key, with these boxes beside it; None: no sidecar."""
+    """A photo of the astronaut for each key, with these boxes beside it; None: no sidecar; bytes: the whole sidecar."""
     folder.mkdir()
     for key, value in boxes.items():
         (folder / f"{key}.png").write_bytes(photos.encoded(photos.astronaut(), "PNG"))
         if value is not None:
-            (folder / f"{key}.json").write_text(json.dumps({"boxes": value}))
+            sidecar = value if isinstance(value, bytes) else json.dumps({"boxes": value}).encode()
+            (folder / f"{key}.json").write_bytes(sidecar)
     return folder
 
 
@@ -53,15 +54,16 @@ def middle(mask: np.ndarray[Any, Any], box: list[float]) -> bool:
 
 def test_boxes_are_hidden_beside_what_the_detector_finds(tmp_path: Path) -> None:
     boxes = [{"box": FLAG, "kind": "flag"}]
-    found = run(tmp_path, {"flagged": boxes, "bare": None, "wrong": [[900, 900, 950, 950]]})
+    found = run(tmp_path, {"flagged": boxes, "bare": None, "wrong": [[900, 900, 950, 950]], "torn": b'{"boxes": [[2'})
     rows = by_key(found.output)
     flagged = changed(found.output, "flagged")
     assert middle(flagged, FLAG) and middle(flagged, FACE) and len(rows["flagged.png"]["faces"]) == 2
     bare = changed(found.output, "bare")
     assert not middle(bare, FLAG) and middle(bare, FACE)
-    assert (rows["wrong.png"]["status"], rows["wrong.png"]["reason"]) == ("quarantined", "bad-boxes")
+    for key in ("wrong.png", "torn.png"):
+        assert (rows[key]["status"], rows[key]["reason"]) == ("quarantined", "bad-boxes")
     assert "number 1 has no px in the 512 x 512 px image" in reasons(found.workspace)["wrong.png"]
-    assert verify(open_storage(str(found.output))).certificate.counts.images == 3
+    assert verify(open_storage(str(found.output))).certificate.counts.images == 4
 
 
 def test_without_a_detector_boxes_alone_are_hidden_and_an_image_without_any_is_quarantined(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.errors import JobError
-from anonlib.review.trial import PAGE, estimate, preview
+from anonlib.review.trial import estimate, preview
+from anonlib.workspace.layout import PREVIEW
+from anonlib.workspace.purge import purge
 from tests.review.test_browser import browser
 from tests.support import photos
 from tests.support.runs import job
@@ -34,8 +36,8 @@ def test_a_preview_shows_photos_before_and_after_with_scores_and_reasons(tmp_pat
     source = put(tmp_path / "input")
     config = job(source, tmp_path, method={"name": "blur"}, input={"uri": str(source), "boxes_field": "mine"})
     place = preview(config, images=4)
-    assert place == f"{config.workspace.uri}/{PAGE}" and not Path(config.output.uri).exists()
-    assert [path.name for path in Path(config.workspace.uri).iterdir() if path.name != "salt"] == [PAGE]
+    assert place == f"{config.workspace.uri}/{PREVIEW}" and not Path(config.output.uri).exists()
+    assert [path.name for path in Path(config.workspace.uri).iterdir() if path.name != "salt"] == [PREVIEW]
     page = Path(place).read_text()
     assert page.count("<figure>") == 4 and page.count("<img") == 6 and 'min="0.4"' in page
     scores = [float(score) for score in re.findall(r'data-score="([\d.]+)"', page)]
@@ -47,6 +49,9 @@ def test_a_preview_shows_photos_before_and_after_with_scores_and_reasons(tmp_pat
         shown.execute_script("score.value = 1; score.dispatchEvent(new Event('input'))")
         visible = [box for box in shown.find_elements(By.TAG_NAME, "b") if box.is_displayed()]
         assert len(visible) == 6 and "1.00: 3 of 6" in shown.find_element(By.ID, "told").text
+    with pytest.raises(JobError, match="the preview is destroyed"):
+        purge(config)
+    assert not Path(place).exists()
     assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
 
 

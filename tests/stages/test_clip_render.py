@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,14 @@ RATE = 20.0
 BRIDGED = 5  # frames of a quarter of a second
 
 
-def meshes(folder: Path, shown: list[bool], *, jitter: float = 0.0) -> TrackMeshes:
-    """The meshes of one track that moves by 2 px a frame, with some frames without one."""
+def meshes(folder: Path, shown: list[bool], *, jitter: float = 0.0, stray: int | None = None) -> TrackMeshes:
+    """The meshes of one track that moves by 2 px a frame, with some frames without one; in `stray` it is elsewhere."""
     frames = len(shown)
-    track = Track.still(np.array([0, 0, 40, 40], np.float32), frames)
+    boxes = np.array([0, -50, 100, 50]) + 2.0 * np.arange(frames)[:, None]
+    if stray is not None:
+        boxes[stray] += 90
+    still = Track.still(np.zeros(4, np.float32), frames)
+    track = replace(still, boxes=boxes.astype(np.float32))
     held = TrackMeshes(folder / "meshes", [track], RATE)
     noise = np.random.default_rng(0).normal(0, jitter, (frames, 1)) if jitter else np.zeros((frames, 1))
     rows = 2.0 * np.arange(frames)[:, None] + noise + np.zeros((frames, held.of(0).shape[1]))
@@ -35,6 +40,12 @@ def test_a_short_gap_is_bridged_and_a_long_one_is_not(tmp_path: Path) -> None:
     face = held.at(0, 22) or pytest.fail("no mesh")
     assert face["mesh"][0, 0] == pytest.approx(44, abs=1e-3) and face["gaze"].shape == (EYES,)
     assert held.at(0, 46) is None
+
+
+def test_a_bridged_mesh_beside_the_face_is_not_shown(tmp_path: Path) -> None:
+    shown = [True] * 20 + [False] * BRIDGED + [True] * 20
+    held = meshes(tmp_path, shown, stray=22)
+    assert held.at(0, 21) is not None and held.at(0, 22) is None
 
 
 def test_what_shows_for_less_than_a_quarter_of_a_second_is_hidden(tmp_path: Path) -> None:
