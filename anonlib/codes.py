@@ -73,7 +73,7 @@ class Reason(StrEnum):
         "the file is not a clip in a known container (MP4, MOV, MKV, WebM, AVI), or its video has no known codec",
     )
     NO_VIDEO = "no-video", "the clip has no video with a frame in it"
-    CLIP_FORMAT = "clip-format", "the clip's pixels are stored in a way that cannot be converted faithfully"
+    CLIP_FORMAT = "clip-format", "the pixels of a clip are stored in a way that cannot be converted faithfully"
     TOO_LONG = "too-long", "the clip is over the limit of minutes or of frames a second (limits.clip_*)"
     WITHHELD = "withheld", "a reviewer withheld the image"
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from anonlib.config import JobConfig, load_config
+from anonlib.execution.rounds import SerialRunner
 from anonlib.job import Job
 from anonlib.storage import OURS, Storage, local
 from anonlib.storage.local import LocalStorage
@@ -143,7 +144,7 @@ class _Child:
                 setattr(kind, name, self.watched(name, getattr(kind, name)))
         code = 1
         try:
-            code = Job(config).run().code
+            code = Job(config, runner=SerialRunner()).run().code
         except Exception as error:  # noqa: BLE001
             self.tell(f"why {error}")
         finally:

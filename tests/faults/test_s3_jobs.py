@@ -16,6 +16,7 @@ import pytest
 from anonlib.config import JobConfig
 from anonlib.errors import JobError, StorageError
 from anonlib.execution import retry
+from anonlib.execution.rounds import SerialRunner
 from anonlib.job import Job
 from anonlib.storage import OURS, open_storage
 from anonlib.terminal import guarded
@@ -125,7 +126,7 @@ def test_what_lasts_stops_the_job_at_once_and_the_next_run_goes_on(
         before = len(proxy.log)
         proxy.inject(fault, f"PUT *{where}", times=-1)
         with pytest.raises(SystemExit) as stopped, guarded():
-            Job(config).run()
+            Job(config, runner=SerialRunner()).run()
         complaint = capsys.readouterr().err
         assert stopped.value.code == 1 and complaint.count("\n") == 1 and sentence in complaint, complaint
         injected = proxy.log[before:]
