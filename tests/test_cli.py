@@ -41,7 +41,7 @@ def written(config: JobConfig, folder: Path) -> str:
     return str(path)
 
 
-def test_help_loads_nothing_heavy_and_answers_within_half_a_second() -> None:
+def test_help_loads_nothing_heavy_and_answers_within_a_second() -> None:
     code = (
         "import sys\nfrom anonlib.cli import app\n"
         "try: app(['--help'])\nfinally: print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
@@ -56,7 +56,7 @@ def test_help_loads_nothing_heavy_and_answers_within_half_a_second() -> None:
         seconds.append(now.children_user + now.children_system - began.children_user - began.children_system)
         assert done.stderr.strip() == "[]"
         assert "purge" in done.stdout
-    assert min(seconds) < 0.5
+    assert min(seconds) < 1
 
 
 def test_every_key_is_described_and_on_its_page_and_but_for_a_mapping_has_a_flag_of_its_own() -> None:
@@ -163,7 +163,7 @@ def test_nothing_of_ray_reaches_the_terminal(small: JobConfig, tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3, done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["stage"] for line in lines] == ["scan"] * 2 + ["render"] * 2
+    assert [line["stage"] for line in lines] == ["redact"] * 2
     assert done.stdout.splitlines()[0].startswith("images")
 
 
