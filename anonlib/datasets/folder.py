@@ -162,7 +162,7 @@ class FolderDataset(Dataset):
                     read |= {entry.path: entry for entry in entries}
                     path = images[sample.position]
                     if sample.problem is None and is_clip(path):
-                        # A clip is copied when its turn comes, so that the local disk holds one at a time.
+                        # A clip is copied when its turn comes, and not by the threads that read ahead.
                         content, entry, sample.problem = self._content(path)
                         sample.hold(content)
                         read[path] = entry

@@ -8,9 +8,9 @@ paint and encode. A face that has no mesh in a frame is hidden there by the fall
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from anonlib.faces.track import Track, smoothing
 from anonlib.media.clip import ClipWriter, Frame, read_frames
 from anonlib.media.codec import Picture
 from anonlib.methods.base import MAX_YAW
-from anonlib.stages.clip_scan import path_of
+from anonlib.stages.clip_scan import file_of
 from anonlib.stages.render_state import ClipState, FaceState, ImageState, Pairs
 from anonlib.synthesis.canonical import pose_of, shape_model
 from anonlib.synthesis.compositor import light_of
@@ -147,6 +147,9 @@ class ClipRenderer:
             clip.problem = Problem(problem.reason, str(problem))
         return out if clip.problem is None else None
 
+    def _windows(self, clip: ClipState) -> Iterator[list[Frame]]:
+        return read_frames(file_of(clip.sample).path, self.job.limits)
+
     def _fit(self, clip: ClipState, mesh: FaceMesh, file: Path) -> TrackMeshes:
         """Meshes of every frame, looked for where the tracks have their landmarks."""
         meshes, mean = TrackMeshes(file, clip.tracks, float(clip.info.rate)), shape_model().mean
@@ -155,7 +158,7 @@ class ClipRenderer:
         missed = Counter[int]()
         # The frame that the plan knows the mesh of.
         planned = {number: track.nearest(clip.faces[number].box) for number, track in replaced}
-        for frame in (frame for window in read_frames(path_of(clip.sample), self.job.limits) for frame in window):
+        for frame in chain.from_iterable(self._windows(clip)):
             here = [(number, track) for number, track in replaced if frame.index in track.frames]
             if not here:
                 continue
@@ -189,21 +192,25 @@ class ClipRenderer:
             failed: dict[int, str] = {}
             for number in waiting:
                 clip.faces[number].findings, clip.faces[number].detected_again = [], None
-            for window in read_frames(path_of(clip.sample), self.job.limits):
-                due = {frame.index: {n for n in waiting if frame.index in checked[n]} for frame in window}
-                shown = [self._shown(clip, meshes, frame) for frame in window if due[frame.index]]
-                self.paint([(image, face) for image, faces in shown for face in faces.values()])
-                looked = {
-                    id(face): number
-                    for frame, (_, faces) in zip((f for f in window if due[f.index]), shown, strict=True)
+            for window in self._windows(clip):
+                shown = [
+                    (frame.index, *self._shown(clip, meshes, frame))
+                    for frame in window
+                    if any(frame.index in checked[number] for number in waiting)
+                ]
+                self.paint([(image, face) for _, image, faces in shown for face in faces.values()])
+                looked = [
+                    (number, image, face)
+                    for index, image, faces in shown
                     for number, face in faces.items()
-                    if number in due[frame.index] and face.tries
-                }
-                pairs = [(image, face) for image, faces in shown for face in faces.values() if id(face) in looked]
-                failed |= {looked[id(face)]: face.why for _, face in self.refused(pairs)}
-                for _, face in pairs:
-                    _remember(clip.faces[looked[id(face)]], face)
-                for problem in (image.problem for image, _ in shown if image.problem is not None):
+                    if number in waiting and index in checked[number] and face.tries
+                ]
+                number_of = {id(face): number for number, _, face in looked}
+                refused = self.refused([(image, face) for _, image, face in looked])
+                failed |= {number_of[id(face)]: face.why for _, face in refused}
+                for number, _, face in looked:
+                    _remember(clip.faces[number], face)
+                for problem in (image.problem for _, image, _ in shown if image.problem is not None):
                     raise ImageProblem(problem.reason, str(problem))
             for number, why in failed.items():
                 clip.faces[number].tries.pop(0)
@@ -221,8 +228,8 @@ class ClipRenderer:
         outcomes: dict[int, FaceState] = {}
         hidden = Counter[int]()
         last = -1
-        with ClipWriter(out, clip.info, path_of(clip.sample), self.job.clip, self.job.limits) as writer:
-            for frame in (frame for window in read_frames(path_of(clip.sample), self.job.limits) for frame in window):
+        with ClipWriter(out, clip.info, file_of(clip.sample).path, self.job.clip, self.job.limits) as writer:
+            for frame in chain.from_iterable(self._windows(clip)):
                 image, faces = self._shown(clip, meshes, frame)
                 self.paint([(image, face) for face in faces.values()])
                 if left := [face for face in faces.values() if face.digest and face.still_shown(image.rgb, image.out)]:

@@ -26,8 +26,8 @@ from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face, toge
 from anonlib.faces.track import WEAK, Track, cuts, link
 from anonlib.media.clip import ClipInfo, read_frames
 from anonlib.models.requirements import ModelBytes, placement
+from anonlib.storage.scratch import SpooledFile
 from anonlib.synthesis.describe import Describer
-from anonlib.workspace.layout import file_sha256
 
 Row = dict[str, Any]
 _THUMBNAIL = (16, 9)
@@ -35,16 +35,16 @@ BEST, APART = 5, 0.3
 """Frames that a track is described by, and seconds that are between two of them."""
 
 
-def path_of(sample: Sample) -> Path:
-    """The file of a clip."""
-    if sample.clip is None:
+def file_of(sample: Sample) -> SpooledFile:
+    """The local file of a clip."""
+    if sample.spooled is None:
         raise TypeError(f"{sample.key} is no clip")
-    return sample.clip
+    return sample.spooled
 
 
 def clip_row(sample: Sample, info: ClipInfo) -> Row:
     """What IMAGES say of a clip that can be read."""
-    digest = file_sha256(path_of(sample))
+    digest = file_of(sample).sha256
     known = {"height": info.height, "width": info.width, "digest": digest, "format": info.container, "exact": False}
     return known | {"stripped": info.stripped, "notes": info.notes, "frames": info.frames}
 

@@ -40,7 +40,7 @@ from anonlib.methods.redaction import fallback_of
 from anonlib.models.requirements import ModelBytes, device_of, load
 from anonlib.privacy.keys import Purpose
 from anonlib.stages.clip_render import ClipRenderer
-from anonlib.stages.clip_scan import path_of
+from anonlib.stages.clip_scan import file_of
 from anonlib.stages.render_state import (
     MATCHED,
     ClipState,
@@ -214,7 +214,7 @@ class RenderStage:
         """FACES as ASSIGNMENTS: a redaction needs no plan, since every face gets the job's method."""
         rows: Rows = faces.select(_REDACTED).to_pylist()
         for row in rows:
-            hidden = row["kind"] is not None and (self.method.name not in FILLS or row["kind"] == IGNORED)
+            hidden = row["kind"] is not None and self.method.name not in FILLS
             row |= {"surrogates": [] if hidden else [self.method.name]}
             row |= {"reason": why_hidden(row["kind"]) if hidden else None}
         return rows
@@ -238,7 +238,7 @@ class RenderStage:
         if sample.image is not None and self._untouched(work, sample):
             return _without_pixels(known)
         picture = read or read_or_open(sample, self.job)
-        if isinstance(picture, ClipInfo) and layout.file_sha256(path_of(sample)) != known["digest"]:
+        if isinstance(picture, ClipInfo) and file_of(sample).sha256 != known["digest"]:
             return ImageProblem(Reason.CHANGED)
         return picture.plain if isinstance(picture, Picture) and self.job.outside == "reencode" else picture
 
@@ -246,9 +246,8 @@ class RenderStage:
         """Replace the faces of a chunk, and write it."""
         readable = self._readable(work, chunk)
         self._replace_all([photo for photo in readable if isinstance(photo, ImageState)], work.surrogates)
-        with current().timed("encode"):
-            work.rows += [self._finish(item, work) for item in readable]
         for item in readable:
+            work.rows.append(self._finish(item, work))
             key = self.naming.key(work.shard.shard_id, item.sample.key)
             work.figures += [face.figures(key) for face in item.faces]
 
@@ -373,12 +372,16 @@ class RenderStage:
                 del self._held[next(iter(self._held))]
         return replacement
 
-    def _finish(self, photo: ImageState | ClipState, work: ShardWork) -> dict[str, Any]:
+    def _finish(self, item: ImageState | ClipState, work: ShardWork) -> dict[str, Any]:
         """Encode and write a photo or a clip; returns its row."""
-        shard = work.shard
-        if isinstance(photo, ClipState):
+        if isinstance(item, ClipState):
             with scratch() as folder:
-                return self._finish_clip(photo, work, folder)
+                return self._finish_clip(item, work, folder)
+        with current().timed("encode"):
+            return self._finish_photo(item, work)
+
+    def _finish_photo(self, photo: ImageState, work: ShardWork) -> dict[str, Any]:
+        shard = work.shard
         if photo.problem is None:
             try:
                 with contained("encoding a photo") as failure:
@@ -458,7 +461,7 @@ class RenderStage:
 
     def _input_digest(self, sample: Sample) -> str | None:
         """A keyed digest of a sample's image, of a clip's sha256."""
-        content = layout.file_sha256(sample.clip) if sample.clip else sample.image
+        content = sample.spooled.sha256 if sample.spooled else sample.image
         return self.keyring.digest(Purpose.INPUT, content).hex() if content else None
 
     def _publish(self, work: ShardWork) -> UnitResult:

@@ -29,7 +29,7 @@ from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
 from anonlib.methods import method_of
 from anonlib.models.requirements import ModelBytes, placement
-from anonlib.stages.clip_scan import ClipScanner, clip_row, path_of
+from anonlib.stages.clip_scan import ClipScanner, clip_row, file_of
 from anonlib.stages.spare import Consents
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
@@ -228,7 +228,7 @@ class ScanStage:
             try:
                 with contained("scanning a clip") as failure:
                     given = self._given(sample, info)
-                    found, row["frames"] = self.clips.scan(path_of(sample), info, name, given)
+                    found, row["frames"] = self.clips.scan(file_of(sample).path, info, name, given)
                     faces += [{"key": sample.key} | face for face in found]
                 problem = failure.problem(Reason.SCAN_FAILED)
             except ImageProblem as damaged:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import BinaryIO
 from weakref import finalize
@@ -44,6 +45,12 @@ class SpooledFile:
                 block = stream.read(_BLOCK)
             with as_sentence("write", "a clip in the temporary folder of this machine"):
                 file.flush()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex, read once however often it is asked for."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
