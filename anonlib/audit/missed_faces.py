@@ -161,10 +161,9 @@ def _frames(row: Row, data: bytes, side: int, limits: LimitsConfig) -> Iterator[
     drawn = set(lots.permutation(row["frames"])[:FRAMES].tolist())
     for frame in frames_in(data, limits):
         if frame.index in drawn:
-            size = frame.rgb.shape[0], frame.rgb.shape[1]
-            picture = Picture(frame.rgb, None, "PNG", None, (), (), size)
+            picture = frame.picture
             boxes = np.array([box for _, box in faces_at(row, frame.index)], np.float32).reshape(-1, 4)
-            yield _Image(row["key"], picture, _scale(size, side), boxes, frame.index)
+            yield _Image(row["key"], picture, _scale(picture.size, side), boxes, frame.index)
 
 
 def faces_at(row: Row, frame: int) -> list[tuple[Row, NDArray[np.float32]]]:

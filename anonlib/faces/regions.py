@@ -121,7 +121,8 @@ def non_maximum(boxes: NDArray[np.float32], iou: float) -> list[int]:
 
 
 def overlaps(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N,) Intersection over union of a box (4,) with each of `boxes` (N, 4)."""
-    common = np.prod(np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None), axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    """(N,) Intersection over union of a box (4,) with each of `boxes` (N, 4); (M, N) of boxes (M, 1, 4)."""
+    low, high = np.maximum(box[..., :2], boxes[..., :2]), np.minimum(box[..., 2:], boxes[..., 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=-1)
+    areas = np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) + np.prod(box[..., 2:] - box[..., :2], axis=-1)
     return np.asarray(common / np.maximum(areas - common, 1e-6), np.float32)

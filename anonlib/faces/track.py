@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.faces.regions import FACE, Regions
+from anonlib.faces.regions import FACE, Regions, overlaps
 
 Floats = NDArray[np.float32]
 
@@ -185,7 +185,7 @@ def _assigned(tracks: Sequence[_Open], regions: Regions, rows: NDArray[np.int64]
     if not tracks or not len(rows):
         return []
     expected = np.stack([track.expected(frame) for track in tracks])
-    overlap = pairwise_overlap(_widened(expected), _widened(regions.boxes[rows]))
+    overlap = overlaps(_widened(expected)[:, None], _widened(regions.boxes[rows]))
     sizes = [
         np.log(np.maximum(np.prod(of[:, 2:] - of[:, :2], axis=1), 1e-6)) / 2 for of in (expected, regions.boxes[rows])
     ]
@@ -220,7 +220,7 @@ def _stretched(tracks: Sequence[Track], begins: NDArray[np.bool_], reach: int) -
                     break
                 shift = (speed * _way(away)).astype(np.float32)
                 box = inner[0] + np.tile(shift, 2)
-                if frame in seen and pairwise_overlap(box[None], np.stack(seen[frame])).max() > _TAKEN:
+                if frame in seen and overlaps(box, np.stack(seen[frame])).max() > _TAKEN:
                     break
                 added.append(shift)
             track = _with_end(track, added, step)
@@ -256,15 +256,6 @@ def smoothing(count: int, place: int, frames: float) -> tuple[slice, Floats]:
     return slice(start, start + window), np.asarray(weights, np.float32)
 
 
-def pairwise_overlap(first: Floats, second: Floats) -> Floats:
-    """(n, m) Intersection over union of boxes (n, 4) and (m, 4)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(of[:, 2:] - of[:, :2], axis=1) for of in (first, second)]
-    return np.asarray(common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-6), np.float32)
-
-
 def _centre(box: Floats) -> Floats:
     return np.asarray((box[:2] + box[2:]) / 2, np.float32)
 
@@ -275,7 +266,7 @@ def _widened(boxes: Floats) -> Floats:
 
 
 def _way(frames: int) -> float:
-    """How far a speed that fades leads in so many frames, in its own unit."""
+    """Px that a speed of 1 px a frame leads in a number of frames, as it fades."""
     return (1 - _DAMPING**frames) / (1 - _DAMPING)
 
 

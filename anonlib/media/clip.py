@@ -27,6 +27,7 @@ from anonlib.codes import Note, Reason, Stripped
 from anonlib.config import ClipConfig, LimitsConfig
 from anonlib.datasets.names import is_clip
 from anonlib.errors import ClipsUnavailable, ImageProblem, SandboxDied
+from anonlib.media.codec import Picture
 from anonlib.media.sandbox.process import MOST_JSON, DecoderProcess
 from anonlib.storage.local import as_sentence
 from anonlib.storage.scratch import SpooledFile
@@ -103,6 +104,11 @@ class Frame:
     time: Fraction
     rgb: NDArray[np.uint8]
 
+    @property
+    def picture(self) -> Picture:
+        """The frame as a photo."""
+        return Picture(self.rgb, None, "PNG", None, (), (), (self.rgb.shape[0], self.rgb.shape[1]))
+
 
 class _ClipProcess(DecoderProcess):
     """The process of one clip; see clip_worker.py."""
@@ -138,7 +144,7 @@ class _ClipProcess(DecoderProcess):
         return answer
 
     def arrays(self, sides: int) -> list[tuple[NDArray[np.uint8], Fraction]]:
-        """Copies of the arrays that were asked for, of so many `sides`, and their times; none behind the end.
+        """Copies of the arrays that were asked for, each of `sides` axes, and their times; none behind the end.
 
         Raises as described.
         """

@@ -25,7 +25,6 @@ from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points, lies_on
 from anonlib.faces.regions import together
 from anonlib.faces.track import Track, smoothing
 from anonlib.media.clip import ClipWriter, Frame, read_frames
-from anonlib.media.codec import Picture
 from anonlib.methods.base import MAX_YAW
 from anonlib.stages.clip_scan import file_of
 from anonlib.stages.render_state import ClipState, FaceState, ImageState, Pairs
@@ -273,10 +272,8 @@ class ClipRenderer:
         boxes = np.array([face.box for face in faces.values()], np.float32).reshape(-1, 4)
         for row, of_frame in enumerate(faces.values()):
             of_frame.others = np.delete(boxes, row, axis=0)
-        size = (clip.info.height, clip.info.width)
-        picture = Picture(frame.rgb, None, "PNG", None, (), (), size)
         out = frame.rgb.copy() if faces else frame.rgb
-        return ImageState(clip.sample, picture, list(faces.values()), out), faces
+        return ImageState(clip.sample, frame.picture, list(faces.values()), out), faces
 
     def _hide(self, face: FaceState, why: str) -> None:
         """Leave a face of one frame to the redaction."""

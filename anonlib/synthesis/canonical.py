@@ -43,7 +43,7 @@ class ShapeModel:
     read: Floats
 
     def expression_of(self, shape: Floats, directions: int | None = None) -> Floats:
-        """The expression part (468, 3) of an aligned shape (468, 3), as an offset from the mean, in the first so many
+        """The expression part (468, 3) of an aligned shape (468, 3), as an offset from the mean, along the first
         `directions`, by default all."""
         codes = self.read[:directions] @ (shape - self.mean).ravel()
         return np.asarray((self.expression[:, :directions] @ codes).reshape(-1, 3), np.float32)
