@@ -174,10 +174,16 @@ class Job:
             self._check_labels()
 
     def _scan_stage(self) -> Callable[[], ScanStage]:
-        models = {name: model_bytes(name) for name in self._scan_models}
-        models |= {name: file.data for name, file in self._detector_file.items()}
-        consents = Consents.of(self.config, self._consent_photos, models)
-        return partial(ScanStage, self.config, self.dataset, self.stores, self.scan_key, models, consents)
+        weights = self._scan_weights()
+        return partial(ScanStage, self.config, self.dataset, self.stores, self.scan_key, weights, self._consents)
+
+    def _scan_weights(self) -> dict[str, bytes]:
+        weights = {name: model_bytes(name) for name in self._scan_models}
+        return weights | {name: file.data for name, file in self._detector_file.items()}
+
+    @cached_property
+    def _consents(self) -> Consents | None:
+        return Consents.of(self.config, self._consent_photos, self._scan_weights())
 
     def make_plan(self) -> Plan:
         """Subjects, classes, assignments and surrogates; needs a finished scan."""

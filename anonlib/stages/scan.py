@@ -37,15 +37,15 @@ from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
 MOST_FIELDS = 1000
 Row = dict[str, Any]
 ReadSample = tuple[Sample, Picture | ClipInfo | ImageProblem]
-Photo = tuple[Sample, Picture, Row]
-"""A readable photo, maybe decoded smaller than it is, and its row of IMAGES."""
-ReadableClip = tuple[Sample, ClipInfo, Row]
+Photo = tuple[Sample, Picture, Row, Regions]
+"""A readable photo, maybe decoded smaller than it is, its row of IMAGES, and the regions that its fields name."""
+ReadableClip = tuple[Sample, ClipInfo, Row, Regions]
 
 
 @dataclass
 class Beside:
-    """What is beside the photos of shards: `fields` are in so many `samples`, by name; `labelled` ones name a person,
-    `boxed` ones have boxes.
+    """What is beside the photos of shards: how many `samples` there are, how many are `labelled` with a person and
+    `boxed`, and how many have each of their `fields`.
 
     A name is that of a member or column, or `json:NAME` of a key in a JSON sidecar; at most MOST_FIELDS are counted.
     """
@@ -190,20 +190,20 @@ class ScanStage:
             row: Row = {"key": sample.key, "position": first + len(images), "faces": 0}
             images.append(row)
             try:
-                self._given(sample, picture)
+                given = self._given(sample, picture)
             except ImageProblem as problem:
-                picture = problem
+                picture, given = problem, NO_REGIONS
             if isinstance(picture, ImageProblem):
                 row |= {"reason": picture.reason, "problem": str(picture)}
             elif isinstance(picture, ClipInfo):
                 row |= clip_row(sample, picture)
-                readable.append((sample, picture, row))
+                readable.append((sample, picture, row, given))
             else:
                 row["height"], row["width"] = picture.size
                 row |= {"digest": sha256(sample.image or b""), "format": picture.format, "exact": picture.is_exact}
                 row |= {"orientation": picture.orientation, "space": picture.space}
                 row |= {"stripped": picture.stripped, "notes": picture.notes}
-                readable.append((sample, picture, row))
+                readable.append((sample, picture, row, given))
         return readable
 
     def _given(self, sample: Sample, picture: Picture | ClipInfo | ImageProblem) -> Regions:
@@ -223,11 +223,10 @@ class ScanStage:
     def _follow(self, clips: list[ReadableClip]) -> list[Row]:
         """Face rows of clips; one that cannot be followed gets the reason into its row."""
         faces = []
-        for sample, info, row in clips:
+        for sample, info, row, given in clips:
             name = label(sample, self.job.input.subject_field) if self.job.input.subject_field else None
             try:
                 with contained("scanning a clip") as failure:
-                    given = self._given(sample, info)
                     found, row["frames"] = self.clips.scan(file_of(sample).path, info, name, given)
                     faces += [{"key": sample.key} | face for face in found]
                 problem = failure.problem(Reason.SCAN_FAILED)
@@ -248,19 +247,16 @@ class ScanStage:
         return []
 
     def _faces(self, photos: list[Photo]) -> list[Row]:
-        pixels = [picture.rgb for _, picture, _ in photos]
+        pixels = [picture.rgb for _, picture, _, _ in photos]
         with current().timed("detect"):
-            found = detect_as_shown(self.detector, [picture for _, picture, _ in photos])
+            found = detect_as_shown(self.detector, [picture for _, picture, _, _ in photos])
         ignore = self.job.input.boxes_ignore
-        found = [
-            joined(regions, self._given(sample, picture), ignore=ignore)
-            for (sample, picture, _), regions in zip(photos, found, strict=True)
-        ]
+        found = [joined(regions, given, ignore=ignore) for (_, _, _, given), regions in zip(photos, found, strict=True)]
         faces = [regions.faces for regions in found]
         with current().timed("describe"):
             described = self.describer.describe(pixels, faces) if self.describer else [[{}] * len(f) for f in faces]
         rows: list[Row] = []
-        for (sample, picture, _), regions, of_faces in zip(photos, found, described, strict=True):
+        for (sample, picture, _, _), regions, of_faces in zip(photos, found, described, strict=True):
             labelled, descriptions = labelled_face(regions, picture.size), iter(of_faces)
             name = label(sample, self.job.input.subject_field) if self.job.input.subject_field else None
             for index, kind in enumerate(regions.kinds):
