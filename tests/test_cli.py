@@ -41,22 +41,21 @@ def written(config: JobConfig, folder: Path) -> str:
     return str(path)
 
 
-def test_help_loads_nothing_heavy_and_answers_within_a_second() -> None:
+def test_help_loads_nothing_heavy_and_takes_little_longer_than_its_libraries() -> None:
+    libraries = "import pydantic, rich.markdown, typer, typer.rich_utils, yaml"
     code = (
         "import sys\nfrom anonlib.cli import app\n"
-        "try: app(['--help'])\nfinally: print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+        f"try: app(['--help'])\nfinally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
-    seconds = []  # of the processor, since others may share the machine
-    for _ in range(3):
+    seconds: dict[str, list[float]] = {libraries: [], code: []}  # of the processor, since others may share the machine
+    for of in [*seconds] * 3:
         began = os.times()
-        done = subprocess.run(
-            [sys.executable, "-c", code.replace("{heavy}", repr(HEAVY))], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", of], capture_output=True, text=True, check=True)
         now = os.times()
-        seconds.append(now.children_user + now.children_system - began.children_user - began.children_system)
-        assert done.stderr.strip() == "[]"
-        assert "purge" in done.stdout
-    assert min(seconds) < 1
+        seconds[of].append(now.children_user + now.children_system - began.children_user - began.children_system)
+    assert done.stderr.strip() == "[]"
+    assert "purge" in done.stdout
+    assert min(seconds[code]) < 3 * min(seconds[libraries])
 
 
 def test_every_key_is_described_and_on_its_page_and_but_for_a_mapping_has_a_flag_of_its_own() -> None:
