@@ -211,7 +211,8 @@ def _jpeg(
         rgb = np.asarray(image.convert("RGB"))
     if rgb.shape[:2] != (rows, columns):
         raise ValueError("it has pixels of another size than its header says")
-    clipped = (rgb[::4, ::4] - np.uint8(1) >= 254).any(axis=2).mean() > _FEW  # 0 and 255
+    at_an_end = rgb[::4, ::4] - np.uint8(1) >= 254  # 0 and 255
+    clipped = (at_an_end[..., 0] | at_an_end[..., 1] | at_an_end[..., 2]).mean() > _FEW
     rgb, space, changes = in_named_space(rgb, image.info.get("icc_profile"), grey=image.mode == "L")
     notes += changes
     fit = {*notes} <= {Note.NO_PROFILE} and exact.holds(exact.check, data, "JPEG")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import struct
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes.util import find_library
 from dataclasses import dataclass
 from functools import cache
@@ -348,11 +348,10 @@ def reached_mcus(frame: JpegFrame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]
 
 def pixels_of(rgb: NDArray[np.uint8], frame: JpegFrame, touched: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The pixels (n, rows, columns, 3) of the touched MCUs of a picture; beyond its edge its last pixels repeat."""
-    rows, columns = frame.mcu
-    down, across = (axis[:, None] for axis in np.nonzero(touched))
-    y = np.minimum(down * rows + np.arange(rows), rgb.shape[0] - 1)
-    x = np.minimum(across * columns + np.arange(columns), rgb.shape[1] - 1)
-    return np.asarray(rgb[y[:, :, None], x[:, None, :]])
+    (rows, columns), (down, across), (height, width) = frame.mcu, touched.shape, rgb.shape[:2]
+    beyond = (down * rows - height, across * columns - width)
+    whole = np.pad(rgb, ((0, beyond[0]), (0, beyond[1]), (0, 0)), "edge") if any(beyond) else rgb
+    return whole.reshape(down, rows, across, columns, 3).swapaxes(1, 2)[touched]
 
 
 def replace_mcus(frame: JpegFrame, touched: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> bytes:
@@ -399,13 +398,14 @@ def _blocks(frame: JpegFrame, number: int, pixels: NDArray[np.float64]) -> NDArr
     part, (rows, columns) = frame.components[number], frame.mcu
     if rows % (8 * part.down) or columns % (8 * part.across):
         raise NotExact("its channels are sampled unevenly")
+    wide, high = columns // (8 * part.across), rows // (8 * part.down)
+    if wide * high > 1:
+        sums = np.add.reduce([pixels[:, y::high, x::wide] for y in range(high) for x in range(wide)])
+        pixels = sums / (wide * high)
     if len(frame.components) == 1 or not frame.is_rgb:
         values = pixels @ _TO_YCC[number] + (128.0 if number else 0.0)
     else:
         values = pixels[..., number]
-    wide, high = columns // (8 * part.across), rows // (8 * part.down)
-    if wide * high > 1:
-        values = values.reshape(len(pixels), 8 * part.down, high, 8 * part.across, wide).mean(axis=(2, 4))
     values = values.reshape(len(pixels), part.down, 8, part.across, 8).transpose(0, 1, 3, 2, 4) - 128.0
     steps = _in_rows(_steps(frame.quantization[part.table]))
     coefficients = values.reshape(-1, 64) @ _DCT2 / steps
@@ -459,7 +459,7 @@ def _transformed(
     file: bytes,
     options: int,
     see: Callable[[int, int, int, NDArray[np.int16]], None],
-    wanted: Sequence[Container[int]] | None = None,
+    wanted: Sequence[Mapping[int, object]] | None = None,
 ) -> bytes:
     """The file as libjpeg-turbo writes it again, after `see` had each part of its coefficients.
 
@@ -470,7 +470,7 @@ def _transformed(
 
     def customized(values: Any, part: _Region, plane: _Region, number: int, transform: int, data: Any) -> int:
         top, shape = part.y // 8, (part.h // 8, part.w // 8, 64)
-        if wanted is not None and not any(top + row in wanted[number] for row in range(shape[0])):
+        if wanted is not None and wanted[number].keys().isdisjoint(range(top, top + shape[0])):
             return 0
         try:
             see(number, top, part.x // 8, np.ctypeslib.as_array(values, shape))

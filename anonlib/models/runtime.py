@@ -36,6 +36,7 @@ _GPU_BYTES = 16 << 20  # of input: what fits, as a power of two from 8 to 32 row
 _GPU_LEAST, _GPU_MOST = 8, 32
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+_AVX512 = "avx512f"
 _CUDA = "CUDAExecutionProvider"
 _torch_flags = threading.Lock()
 _loading = threading.RLock()
@@ -126,7 +127,7 @@ def load_engine(
     sizes: Collection[tuple[int, int]] = (),
 ) -> Engine:
     """ONNX bytes -> an engine on `device` "cpu", "cuda" or "cuda:1"; "auto" takes OpenVINO on a CPU, and on a GPU
-    onnxruntime if it has CUDA, else torch. `threads`: pieces of batches that OpenVINO computes at once, each on one.
+    onnxruntime if it has CUDA, else torch. `threads`: pieces of batches that a CPU computes at once, each on one.
     `sizes`: (H, W) for which it is compiled apart, which is a tenth faster, takes .4 s and changes the last bits.
     Raises BackendMissing if a backend or precision cannot run here."""
     on_gpu = device.startswith("cuda")
@@ -145,7 +146,8 @@ def load_engine(
     if backend == "openvino":
         runs = _openvino(model_bytes, precision, threads, sizes)
     else:
-        runs = [_torch(model_bytes, device) if backend == "torch" else onnxruntime_call(model_bytes, device)]
+        call = _torch(model_bytes, device) if backend == "torch" else onnxruntime_call(model_bytes, device)
+        runs = [call] * (threads if backend == "onnxruntime" and not on_gpu else 1)
     return Engine(backend, runs, _row_shape(model_bytes, backend), on_gpu)
 
 
@@ -179,9 +181,17 @@ def prepare(model: ModelCard, crops: NDArray[np.uint8]) -> Batch:
 
 def has_bf16() -> bool:
     """Whether OpenVINO is here and this CPU has instructions for bfloat16, which others emulate slowly."""
+    return bool(_cpu_flags() & _BF16_FLAGS) and importlib.util.find_spec("openvino") is not None
+
+
+def is_narrow() -> bool:
+    """Whether this is a CPU of x86 without AVX-512."""
+    return "avx2" in _cpu_flags() and _AVX512 not in _cpu_flags()
+
+
+def _cpu_flags() -> set[str]:
     about = Path("/proc/cpuinfo")
-    flags = set(about.read_text().split()) if about.exists() else set()
-    return bool(flags & _BF16_FLAGS) and importlib.util.find_spec("openvino") is not None
+    return set(about.read_text().split()) if about.exists() else set()
 
 
 @cache

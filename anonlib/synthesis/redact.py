@@ -75,7 +75,7 @@ def redact(image: Pixels, box: Floats, how: str, others: Floats | None = None) -
         cells = (max(1, round(_MOSAIC * width / longest)), max(1, round(_MOSAIC * height / longest)))
         small = cv2.resize(view, cells, interpolation=cv2.INTER_AREA)
         hidden = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
-    view[mask > 0] = hidden[mask > 0]
+    cv2.copyTo(hidden, mask, view)
 
 
 def covered(boxes: Floats, size: tuple[int, int]) -> Mask:
