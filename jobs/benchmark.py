@@ -42,8 +42,9 @@ from demo_photo import develop, draw_scene
 from scipy.optimize import linear_sum_assignment
 
 from anonlib.config import load_config
+from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.models.cache import model_bytes
-from anonlib.models.runtime import has_bf16, load_engine
+from anonlib.models.runtime import Placement, has_bf16
 
 SCORE = 0.4  # threshold of both detectors
 DRAWN = 200  # different photos
@@ -101,6 +102,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--memory", type=int, nargs="*", default=MEMORY, help="photos of the memory jobs")
     parser.add_argument("--actors", type=int, default=ACTORS)
+    parser.add_argument("--people", type=Path, help="JPEGs of people who differ, for k-diff; drawn ones look alike")
     parser.add_argument("--floor", nargs=2, metavar=("FOLDER", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.floor:
@@ -112,8 +114,8 @@ def main() -> int:
     result["speed"] = speed(photos, options, python)
     result["few faces"] = speed(few_faces(photos, ROOT / "empty"), options, python)
     result["faces"] = equal_faces(photos, python)
-    say("k-diff")
-    result["k-diff"] = anonlib_job(photos, min(FACES, len(photos)), "k-diff", options.actors)
+    people = sorted(options.people.iterdir()) if options.people else photos[:FACES]
+    result["k-diff"] = new_faces(people, options, python)
     for many in options.memory:
         say(f"memory, {many} photos")
         result["memory"][many] = anonlib_job(photos, many, "solid", options.actors, look=True)
@@ -220,6 +222,19 @@ def speed(photos: Photos, options: argparse.Namespace, python: Path) -> Result:
     return {"rounds": rounds, "images_s": rates(rounds), "ratios": ratios(rounds)}
 
 
+def new_faces(people: Photos, options: argparse.Namespace, python: Path) -> Result:
+    """Rounds of k-diff and of deface's blur, which only hides, over the same photos, each photo once."""
+    rounds: list[dict[str, Result]] = []
+    for number in range(options.rounds):
+        ours = anonlib_job(people, len(people), "k-diff", 0)
+        rounds.append({"anonlib, k-diff, serial": ours})
+        for backend in BACKENDS:
+            flags = ["--scale", "{}x{}".format(*SEEN), "--thresh", str(SCORE), "--backend", backend]
+            rounds[-1][f"deface, {backend}"] = deface_job(people, len(people), python, flags, "blur")
+        say(f"round {number + 1}: k-diff {ours['images_s']:.1f} images/s")
+    return {"rounds": rounds, "images_s": rates(rounds), "ratios": ratios(rounds)}
+
+
 def rates(rounds: Sequence[Mapping[str, Result]]) -> dict[str, float]:
     """The median images/s of every contender."""
     return {name: median(row[name]["images_s"] for row in rounds) for name in rounds[0]}
@@ -235,7 +250,8 @@ def ratios(rounds: Sequence[Mapping[str, Result]]) -> dict[str, tuple[float, flo
     keys += [(n.replace("Ray", "Ray already running"), n, "images_s_ray_running") for n in ours if "Ray" in n]
     found = {}
     for title, name, key in keys:
-        for other in (best, f"floor, {name.rpartition(', ')[2]}"):
+        others = (best, f"floor, {name.rpartition(', ')[2]}")
+        for other in (other for other in others if other in speeds):
             each = sorted(row[name][key] / row[other]["images_s"] for row in rounds)
             found[f"{title} / {other}"] = (each[0], median(each), each[-1])
     return found
@@ -253,7 +269,8 @@ def floor(photos: Photos, many: int, precision: str) -> Result:
 def bare(files: Photos, precision: Any) -> float:
     """images/s of the detector's network and of decoding and encoding JPEGs, where there are faces, on all cores."""
     seen, (width, height) = (384, SEEN[0]), SEEN
-    engine = load_engine(model_bytes("centerface"), precision=precision, threads=CORES, sizes={seen})
+    where = Placement("cpu", precision, CORES)
+    engine = CenterFaceDetector.open(model_bytes("centerface"), side=max(SEEN), score=SCORE, where=where).engine
 
     def one(data: bytes) -> None:
         batch = np.zeros((1, 3, *seen), np.float32)
@@ -270,19 +287,20 @@ def bare(files: Photos, precision: Any) -> float:
         return len(contents) / (time.monotonic() - began)
 
 
-def deface_job(photos: Photos, many: int, python: Path, flags: Sequence[str]) -> Result:
+def deface_job(photos: Photos, many: int, python: Path, flags: Sequence[str], how: str = "solid") -> Result:
     """deface over a folder, as a user starts it; it writes NAME_anonymized.jpg beside the photos."""
     folder = fresh(ROOT / "work") / "deface"
     link(photos, many, folder)
-    ran = run_process([str(python.with_name("deface")), *flags, "--replacewith", "solid", str(folder)])
+    ran = run_process([str(python.with_name("deface")), *flags, "--replacewith", how, str(folder)])
     if len(list(folder.glob("*_anonymized.jpg"))) != many:
         raise SystemExit("benchmark: deface left photos out; see .bench/last.log.")
     return {"images": many, "images_s": many / ran["seconds"], **ran}
 
 
 def anonlib_job(
-    photos: Photos, many: int, method: str, actors: int, precision: str = PRECISIONS[0], *, look: bool = False
-) -> Result:
+    photos: Photos, many: int, method: str, actors: int, precision: str = PRECISIONS[0], *, look: bool = False,
+    gpus: float = 0,
+) -> Result:  # fmt: skip
     """A whole job of anonlib in a process of its own; its places stay in .bench/work until the next."""
     work = fresh(ROOT / "work")
     pack(photos, many, work / "input")
@@ -297,6 +315,7 @@ def anonlib_job(
             "detector.score": SCORE,
             "precision": precision,
             "ray.actors": actors,
+            "ray.num_gpus": gpus,
         }
     )
     (work / "job.yaml").write_text(config.to_yaml())
@@ -442,7 +461,8 @@ def report(result: Mapping[str, Any]) -> str:
     """The result as Markdown."""
     on, speeds, settings = (result[name] for name in ("machine", "speed", "settings"))
     last = speeds["rounds"][-1]
-    jobs = {n: last[f"anonlib, {n}, {PRECISIONS[-1]}"] for n in ("Ray", "serial")} | {"k-diff": result["k-diff"]}
+    jobs = {n: last[f"anonlib, {n}, {PRECISIONS[-1]}"] for n in ("Ray", "serial")}
+    jobs["k-diff"] = result["k-diff"]["rounds"][-1]["anonlib, k-diff, serial"]
     stages = dict.fromkeys(stage for job in jobs.values() for stage in job["stages"])
     seconds = [(stage, *(f"{job['stages'].get(stage, 0):.2f}" for job in jobs.values())) for stage in stages]
     seconds += [("whole process", *(f"{job['seconds']:.2f}" for job in jobs.values()))]
@@ -456,6 +476,7 @@ def report(result: Mapping[str, Any]) -> str:
     for head, rows in (
         *compared("solid", speeds),
         *compared(f"one photo in {FEW} has people", result["few faces"]),
+        *compared("new faces, against a blur", result["k-diff"]),
         (("faces found", "count"), result["faces"].items()),
         (("seconds", *jobs), seconds),
         (("photos", "peak PSS MiB"), [(many, f"{ran['peak_pss_mib']:.0f}") for many, ran in result["memory"].items()]),

@@ -77,3 +77,25 @@ def test_a_plan_finds_the_people_as_drawn() -> None:
     assert done.returncode == 0, done.stderr
     assert "| BCubed F | 1.0000 | 1.0000 |" in done.stdout
     assert "| people in several subjects | 0 | 0 |" in done.stdout
+
+
+def test_a_network_s_arithmetic_is_counted() -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return helper.make_tensor(name, TensorProto.FLOAT, shape, np.ones(shape, np.float32).ravel())
+
+    nodes = [
+        helper.make_node("Conv", ["in", "kernel"], ["seen"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["seen"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "matrix"], ["out"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("in", ["n", 3, "h", "w"]), ("out", ["n", 7]))
+    ]
+    graph = helper.make_graph(nodes, "toy", ends[:1], ends[1:], [weight("kernel", 5, 3, 3, 3), weight("matrix", 5, 7)])
+    counted = script("benchmark_gpu").flops(helper.make_model(graph).SerializeToString(), (3, 16, 32))
+    assert counted == 2 * (3 * 9 * 5 * 8 * 16 + 5 * 7)
