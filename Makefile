@@ -9,28 +9,29 @@ PINS   ?= constraints.txt
 
 setup: $(VENV)/.ready
 
+# What is imported compiles itself then, and most of what is installed never is: --no-compile halves the time.
 # torch first and pinned: the unpinned wheel brings gigabytes of CUDA to a machine without a GPU. insightface without what
 # it asks for: its opencv-python would overwrite the headless one, and the rest is here.
 $(VENV)/.ready: pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint $(PINS) --upgrade pip setuptools
-	$(BIN)/pip install --quiet --constraint $(PINS) torch==2.13.0
-	$(BIN)/pip install --quiet --constraint $(PINS) --no-build-isolation -e '.[dev]'
-	$(BIN)/pip install --quiet --constraint $(PINS) --no-deps insightface
+	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --upgrade pip setuptools
+	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) torch==2.13.0
+	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --no-build-isolation -e '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --no-deps insightface
 	touch $@
 
 # The demo needs less than the tests do.
 $(VENV)/.demo: pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint $(PINS) --upgrade pip setuptools
-	$(BIN)/pip install --quiet --constraint $(PINS) torch==2.13.0
-	$(BIN)/pip install --quiet --constraint $(PINS) --no-build-isolation -e '.[run]' scikit-image
+	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --upgrade pip setuptools
+	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) torch==2.13.0
+	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --no-build-isolation -e '.[run]' scikit-image
 	touch $@
 
 # checkov pins what anonlib needs newer, so it lives by itself.
 $(VENV)/checkov/.ready: tests/infra/checkov.txt
 	$(PYTHON) -m venv $(VENV)/checkov
-	$(VENV)/checkov/bin/pip install --quiet --constraint tests/infra/checkov.txt checkov
+	$(VENV)/checkov/bin/pip install --quiet --no-compile --constraint tests/infra/checkov.txt checkov
 	touch $@
 
 lint: setup
