@@ -7,6 +7,7 @@ libraries choose another algorithm for another number of rows, so there every pi
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -34,6 +35,9 @@ _PIECE_BYTES = 3 << 20  # of input; larger pieces fall out of a core's cache and
 _PIECE_ROWS = 8
 _GPU_BYTES = 16 << 20  # of input: what fits, as a power of two from 8 to 32 rows, keeps a GPU busy in under 2 GiB
 _GPU_LEAST, _GPU_MOST = 8, 32
+
+# onnxruntime asks for it when it is imported, and would else report to its maker; so does insightface's.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _AVX512 = "avx512f"
@@ -132,7 +136,7 @@ def load_engine(
     Raises BackendMissing if a backend or precision cannot run here."""
     on_gpu = device.startswith("cuda")
     if backend == "auto" and on_gpu:
-        import onnxruntime  # not on a CPU: it looks for its maker's telemetry when it is imported
+        import onnxruntime
 
         backend = "onnxruntime" if _CUDA in onnxruntime.get_available_providers() else "torch"
     elif backend == "auto":
