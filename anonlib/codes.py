@@ -54,7 +54,7 @@ class Reason(StrEnum):
         "too-many-pixels",
         "the image or frame is over the limit of megapixels (limits.image_mpx, limits.clip_mpx)",
     )
-    ANIMATED = "animated", "the file is animated or has many pages; only stills are anonymized"
+    ANIMATED = "animated", "the file has many pages, or is animated in a format that is no clip here"
     MEMORY = "memory", "decoding it needs more memory than it may take"
     TIME = "time", "decoding it took longer than it may take (limits.image_seconds)"
     CRASHED = "crashed", "decoding it ended the process that decodes it"

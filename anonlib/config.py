@@ -158,7 +158,8 @@ class ClipConfig(_Frozen):
         flag="--clip-audio",
     )
     crf: int = _key(
-        "The quality of H.264, lower is better; VP9 gets 12 more, MPEG-4 in AVI a quantizer of 1 + crf / 9.",
+        "The quality of H.264, lower is better; VP9 gets 12 more, MPEG-4 in AVI a quantizer of 1 + crf / 9, and an "
+        "animated WebP the quality 100 - crf.",
         18,
         ge=0,
         le=40,

@@ -36,6 +36,8 @@ CLIP_TYPES = {
     "avi": "video/x-msvideo",
 }
 """Media types by the endings that a clip's name may have."""
+ANIMATIONS = frozenset({"gif", "png", "webp"})
+"""Images that become clips where they are animated."""
 IMAGE_EXTENSIONS = frozenset(IMAGE_TYPES)
 MEDIA_EXTENSIONS = IMAGE_EXTENSIONS | frozenset(CLIP_TYPES)
 """Endings of images and clips, which both become samples."""
@@ -187,6 +189,12 @@ def begins_as_media(head: bytes) -> bool:
 def clip_kind(head: bytes) -> str | None:
     """The container (mp4, mov, matroska, webm, avi) of a clip that begins with these bytes (64 are enough), or None."""
     return next((kind for kind, start in _CLIP_START.items() if start.match(head)), None)
+
+
+def animation_kind(head: bytes) -> str | None:
+    """Which image that may be animated (gif, png, webp) begins with these bytes, or None."""
+    ending = media_ending(head) if begins_as_image(head) and clip_kind(head) is None else None
+    return ending if ending in ANIMATIONS else None
 
 
 def is_clip(name: str, head: bytes = b"") -> bool:

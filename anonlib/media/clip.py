@@ -2,7 +2,8 @@
 
 A clip's file is demuxed and decoded by a process of its own that is confined as that of photos is; this process sees
 checked numbers, pixels and samples of sound, and encodes those alone. So no tag, subtitle, position or chapter has a
-way through. PyAV (FFmpeg's libraries) is imported when a clip comes.
+way through. PyAV (FFmpeg's libraries) is imported when a clip comes; an animated image is a clip that Pillow reads and
+writes (animation.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fractions import Fraction
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,24 +26,25 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter
 
 from anonlib.codes import Note, Reason, Stripped
 from anonlib.config import ClipConfig, LimitsConfig
-from anonlib.datasets.names import is_clip
+from anonlib.datasets.names import ANIMATIONS, MEDIA_HEAD, animation_kind, is_clip
 from anonlib.errors import ClipsUnavailable, ImageProblem, SandboxDied
+from anonlib.media.animation import HERE, AnimationWriter
 from anonlib.media.codec import Picture
+from anonlib.media.colour import ColourSpace
+from anonlib.media.sandbox import clip_worker
+from anonlib.media.sandbox.clip_worker import SOUND_RATE
 from anonlib.media.sandbox.process import MOST_JSON, DecoderProcess
 from anonlib.storage.local import as_sentence
 from anonlib.storage.scratch import SpooledFile
 
-__all__ = ["ClipInfo", "ClipWriter", "Frame", "clip_info", "frames_in", "is_clip", "read_frames"]
+__all__ = ["ClipInfo", "Frame", "clip_info", "clip_writer", "frames_in", "is_clip", "read_frames"]
 
-_HERE = "a clip in the temporary folder of this machine"
 WINDOW = 16
 """Frames that are decoded at once; fewer where they are larger than full HD."""
 _CODECS = {"webm": "libvpx-vp9", "avi": "mpeg4"}
 _AUDIO = {"webm": "libopus", "avi": "ac3"}
 _THREADS = 4
 """Of the encoders, whatever the machine has: x264 decides by their number how it cuts a clip."""
-SOUND_RATE = 48_000
-"""Samples a second of sound."""
 _MOST_TICKS, _MOST_TICKS_OF_MPEG4 = 1_000_000, 65_535
 """A second."""
 
@@ -59,6 +61,7 @@ _Integer = Annotated[int, Field(gt=-(1 << 62), lt=1 << 62)]
 _Time = Annotated[Fraction, PlainValidator(_fraction)]
 _Ratio = Annotated[_Time, Field(gt=0, lt=1 << 40)]
 _Level = Annotated[int, Field(ge=0, le=32)]
+_Loops = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
 class ClipInfo(NamedTuple):
@@ -67,7 +70,8 @@ class ClipInfo(NamedTuple):
     frames: as many packets as its video has, which is nearly always the number of frames. time_base: what times are
     multiples of, in s. aspect: width to height of a px. start, end: of the first and last frame, in s. colour: matrix,
     primaries and transfer as ITU-T H.273 numbers them. container: which the output is too. audio: whether it has
-    sound. stripped and notes: what a release leaves out and converts.
+    sound. stripped and notes: what a release leaves out and converts. Of an animated image: loops, None where it does
+    not say how often it is played and 0 for without end; its colour space; whether a frame is not opaque.
     """
 
     width: _Natural
@@ -79,11 +83,14 @@ class ClipInfo(NamedTuple):
     start: _Time
     end: _Time
     colour: tuple[_Level, _Level, _Level]
-    container: Literal["mp4", "mov", "matroska", "webm", "avi"]
+    container: Literal["mp4", "mov", "matroska", "webm", "avi", "gif", "png", "webp"]
     codec: Annotated[str, Field(max_length=32, pattern=r"^[a-z0-9_]+$")]
     audio: bool
     stripped: Annotated[tuple[Stripped, ...], Field(max_length=16)]
     notes: Annotated[tuple[Note, ...], Field(max_length=8)]
+    loop: _Loops | None = None
+    space: ColourSpace | None = None
+    transparent: bool = False
 
     @property
     def duration(self) -> float:
@@ -98,16 +105,18 @@ _ANSWERS: TypeAdapter[Any] = TypeAdapter(ClipInfo | _Problem | list[_Block], con
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame: its number from 0, its time in s as the file says it, and its px (H, W, 3) uint8."""
+    """A frame: its number from 0, its time in s as the file says it, its px (H, W, 3) uint8, and its alpha (H, W) where
+    it is not opaque."""
 
     index: int
     time: Fraction
     rgb: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None = None
 
     @property
     def picture(self) -> Picture:
         """The frame as a photo."""
-        return Picture(self.rgb, None, "PNG", None, (), (), (self.rgb.shape[0], self.rgb.shape[1]))
+        return Picture(self.rgb, self.alpha, "PNG", None, (), (), (self.rgb.shape[0], self.rgb.shape[1]))
 
 
 class _ClipProcess(DecoderProcess):
@@ -116,12 +125,10 @@ class _ClipProcess(DecoderProcess):
     _worker = "clip_worker"
 
     def __init__(self, path: Path, limits: LimitsConfig) -> None:
-        if find_spec("av") is None:
-            raise ClipsUnavailable
-        from anonlib.media.sandbox import clip_worker
-
         self.protocol, self._limits = clip_worker, limits
         with path.open("rb") as file:
+            if find_spec("av") is None and animation_kind(file.read(MEDIA_HEAD)) is None:
+                raise ClipsUnavailable
             self._files = (file.fileno(),)
             # A window has many frames, and INFO reads the file to its end.
             gib = file.seek(0, io.SEEK_END) / (1 << 30)
@@ -230,7 +237,10 @@ def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW) -> Itera
     """
     index = 0
     for found in _read(path, limits, "FRAMES", 3, window):
-        frames = [Frame(index + number, time, rgb) for number, (rgb, time) in enumerate(found)]
+        frames = [
+            Frame(index + number, time, px[..., :3], px[..., 3] if px.shape[2] == 4 else None)
+            for number, (px, time) in enumerate(found)
+        ]
         index += len(found)
         found.clear()
         yield frames
@@ -255,8 +265,8 @@ class ClipWriter:
 
     It is H.264, in WebM VP9, and in AVI, which has no times of presentation that H.264 needs, MPEG-4 part 2.
 
-    The sound of the clip `source` comes along if the settings keep it. An exception removes what was written. Raises
-    ImageProblem where the source's sound cannot be decoded, and StorageError where the disk fails.
+    The sound of the clip `source` comes along if the settings keep it. Raises ImageProblem where the source's sound
+    cannot be decoded, and StorageError where the disk fails.
     """
 
     def __init__(
@@ -279,7 +289,7 @@ class ClipWriter:
         self._samples, self._audio = 0, None
         if first is not None:
             self._audio, self._sound = self._voice(first.shape[1]), chain([first], self._sound)
-        with as_sentence("write", _HERE):
+        with as_sentence("write", HERE):
             self._out.start_encoding()
         # x264 describes itself and its settings in an SEI unit (type 6) of the first frame.
         units = "filter_units=remove_types=6"
@@ -308,22 +318,22 @@ class ClipWriter:
         }[codec]
         return stream
 
-    def write(self, rgb: NDArray[np.uint8], time: Fraction) -> None:
-        """The next frame (H, W, 3), shown from `time` on; times grow."""
+    def write(self, rgb: NDArray[np.uint8], time: Fraction, alpha: object = None) -> None:
+        """The next frame (H, W, 3), shown from `time` on; times grow. No video has an alpha."""
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb))
         at = round(time / self._tick)
         at = at if self._last is None else max(at, self._last + 1)
         if self._last is not None:
             self._ends[self._last] = at
         self._last = at
-        with as_sentence("write", _HERE):
+        with as_sentence("write", HERE):
             self._mux_sound(at * self._tick)
             self._mux(self._stream.encode(self._as_coded(frame, at)))
 
     def _as_coded(self, frame: Any, at: int) -> Any:
         from av.video.reformatter import ColorRange
 
-        from anonlib.media.sandbox.clip_worker import ACCURATE
+        from anonlib.media.sandbox.containers import ACCURATE
 
         context, matrix = self._stream.codec_context, self._info.colour[0]
         coded = self._reformatter.reformat(
@@ -370,25 +380,35 @@ class ClipWriter:
 
     def close(self) -> None:
         """Finish the file."""
-        with as_sentence("write", _HERE):
+        with as_sentence("write", HERE):
             self._mux_sound(None)
             if self._last is not None:
                 self._ends[self._last] = max(self._last + 1, round(self._info.end / self._tick))
                 self._mux(self._stream.encode(None))
             self._out.close()
 
-    def __enter__(self) -> Self:
-        return self
+    def abort(self) -> None:
+        """Let go of the file."""
+        with suppress(OSError, self._av.FFmpegError):
+            self._out.close()
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        whole = False
+
+@contextmanager
+def clip_writer(
+    path: Path, info: ClipInfo, source: Path | None, settings: ClipConfig, limits: LimitsConfig
+) -> Iterator[ClipWriter | AnimationWriter]:
+    """The writer of a new clip, which is finished behind the block; an exception removes what was written."""
+    try:
+        if info.container in ANIMATIONS:
+            writer: ClipWriter | AnimationWriter = AnimationWriter(path, info, 100 - settings.crf)
+        else:
+            writer = ClipWriter(path, info, source, settings, limits)
         try:
-            if kind is None:
-                self.close()
-                whole = True
-            else:
-                with suppress(OSError, self._av.FFmpegError):
-                    self._out.close()
-        finally:
-            if not whole:
-                self._path.unlink(missing_ok=True)
+            yield writer
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

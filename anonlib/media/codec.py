@@ -33,7 +33,7 @@ _ORIENTATION_TAG, _SUBFILE_TAG = 0x0112, 254
 _MOST_PAGES = 8
 _FEW = 0.01
 """Share of a JPEG's px that may have a channel at 0 or 255 without a look at what lies beyond."""
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, LookupError, TypeError),
     *(AttributeError, RuntimeError, struct.error, zlib.error),
 )
@@ -106,7 +106,7 @@ def decode(
             try:
                 with Image.open(io.BytesIO(data), formats=_READ) as image:
                     return _decode(image, data, max_mpx, least_side, into)
-            except _UNREADABLE:
+            except UNREADABLE:
                 bare = _without_metadata(data)
                 if bare == data:
                     raise
@@ -117,7 +117,7 @@ def decode(
             raise ImageProblem(Reason.NOT_AN_IMAGE) from None
         except MemoryError:
             raise OutOfMemory from None
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             if str(error).startswith(_PILLOWS_MEMORY_ERRORS):
                 raise OutOfMemory from None
             words = " ".join(str(error).split())[:160] or type(error).__name__
@@ -146,11 +146,11 @@ def _decode(
     several = known_as == "MPO"
     frames = 1 if several else getattr(image, "n_frames", 1)
     if frames > 1 and not _has_thumbnail_pages(image, frames):
-        raise ImageProblem(Reason.ANIMATED, f"animated or many-paged ({frames} frames); only stills are anonymized")
+        raise ImageProblem(Reason.ANIMATED, f"{frames} pages or frames, of which only GIF, PNG and WebP are read")
     image_format: ImageFormat = next((name for name in get_args(ImageFormat) if name == known_as), "PNG")
     image_format = "JPEG" if several else image_format
     exif = _exif(image)
-    orientation = next((number for number in range(2, 9) if exif.get(_ORIENTATION_TAG) == number), 1)
+    orientation = orientation_of(image)
     stripped = _metadata(image, data, bool(exif))
     profile = image.info.get("icc_profile")
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("RGB", "L"):
@@ -244,7 +244,7 @@ def decoded_bytes(data: bytes, *, least_side: int | None = None) -> int:
                 plain = image.mode in ("RGB", "L")
         except MemoryError:
             raise OutOfMemory from None
-        except _UNREADABLE:
+        except UNREADABLE:
             return 0
     part = _part(max(width, height), least_side) if plain else 1
     return 3 * -(-width // part) * -(-height // part)
@@ -291,11 +291,17 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint((values - low) * (255.0 / max(high - low, 1e-9))), 0, 255).astype(np.uint8))
 
 
+def orientation_of(image: Image.Image) -> int:
+    """Exif's number of how its px are to be turned, 1 for not at all."""
+    number = _exif(image).get(_ORIENTATION_TAG)
+    return number if isinstance(number, int) and 2 <= number <= 8 else 1
+
+
 def _exif(image: Image.Image) -> dict[int, object]:
     """The tags of its first directory; none where they cannot be read."""
     try:
         return dict(image.getexif())
-    except _UNREADABLE:
+    except UNREADABLE:
         return {}
 
 

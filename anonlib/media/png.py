@@ -14,7 +14,7 @@ from anonlib.media.jpeg import exif
 
 HEADER_END = 33
 """Where a PNG's first chunk, IHDR, ends."""
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _GREY, _COLOURS, _PALETTE = 0, 2, 3
 _BEFORE_DATA = (b"IHDR", b"sRGB", b"PLTE", b"tRNS")
@@ -33,9 +33,9 @@ def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
     Raises NotExact where the file's chunks are not as the standard has them.
     """
     header, palette, kept, data = _read(file)
-    parts = [_SIGNATURE, chunk(b"IHDR", header)]
+    parts = [SIGNATURE, chunk(b"IHDR", header)]
     if profile:
-        parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile, 0)))
+        parts.append(profile_chunk(profile))
     parts += [chunk(b"sRGB", kept[b"sRGB"])] if b"sRGB" in kept and not profile else []
     if orientation != 1:
         parts.append(chunk(b"eXIf", exif(orientation)[6:]))
@@ -87,10 +87,10 @@ def _check_palette(file: bytes, palette: bytes) -> None:
 
 def _read(file: bytes) -> tuple[bytes, bytes, dict[bytes, bytes], bytes]:
     """IHDR, PLTE or nothing, sRGB and tRNS, and all image data. Raises NotExact unless they come as they should."""
-    chunks: dict[bytes, bytes] = {}
+    found: dict[bytes, bytes] = {}
     data: list[bytes] = []
     last = b""
-    for name, body in _chunks(file):
+    for name, body in chunks(file):
         if name == b"IDAT":
             if data and last != name:
                 raise NotExact("its image data is in several places")
@@ -98,11 +98,11 @@ def _read(file: bytes) -> tuple[bytes, bytes, dict[bytes, bytes], bytes]:
         elif name in (b"acTL", b"CgBI"):
             raise NotExact("it is no plain PNG")
         elif name in _BEFORE_DATA:
-            if data or name in chunks or (name == b"PLTE" and b"tRNS" in chunks):
+            if data or name in found or (name == b"PLTE" and b"tRNS" in found):
                 raise NotExact("a chunk comes twice or too late")
-            chunks[name] = body
+            found[name] = body
         last = name
-    header, palette = chunks.pop(b"IHDR", b""), chunks.pop(b"PLTE", b"")
+    header, palette = found.pop(b"IHDR", b""), found.pop(b"PLTE", b"")
     if len(header) != 13 or not data or header[9] not in _CHANNELS or header[10] or header[11] or header[12] > 1:
         raise NotExact("it has no valid header or no image")
     depth, colour = header[8], header[9]
@@ -110,16 +110,17 @@ def _read(file: bytes) -> tuple[bytes, bytes, dict[bytes, bytes], bytes]:
     most = 3 << depth if depth <= 8 else 0
     if len(palette) % 3 or len(palette) > most or (colour == _PALETTE) != bool(palette):
         raise NotExact("its palette is not valid")
-    shades = len(chunks.get(b"tRNS", b""))
-    if b"tRNS" in chunks and not ((colour, shades) in ((_GREY, 2), (_COLOURS, 6)) or 0 < shades <= len(palette) // 3):
+    shades = len(found.get(b"tRNS", b""))
+    if b"tRNS" in found and not ((colour, shades) in ((_GREY, 2), (_COLOURS, 6)) or 0 < shades <= len(palette) // 3):
         raise NotExact("its transparency is not valid")
-    return header, palette, chunks, b"".join(data)
+    return header, palette, found, b"".join(data)
 
 
-def _chunks(file: bytes) -> Iterator[tuple[bytes, bytes]]:
-    if not file.startswith(_SIGNATURE):
+def chunks(file: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The names and contents of a PNG's chunks before its end; raises NotExact."""
+    if not file.startswith(SIGNATURE):
         raise NotExact("it does not begin as a PNG")
-    position = len(_SIGNATURE)
+    position = len(SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         if position + 12 > len(file):
             raise NotExact("it ends within a chunk")
@@ -133,3 +134,8 @@ def _chunks(file: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def profile_chunk(profile: bytes) -> bytes:
+    """The chunk of a colour profile."""
+    return chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile, 0))

@@ -6,20 +6,24 @@ holds beforehand, however large photos are. A header is untrusted, too, so a dec
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import partial
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Literal, TypeVar, cast
 
 from anonlib.codes import Problem, Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
+from anonlib.datasets.names import MEDIA_HEAD, animation_kind
 from anonlib.errors import ImageProblem
 from anonlib.media.clip import ClipInfo, clip_info
 from anonlib.media.codec import Picture
 from anonlib.media.sandbox.process import decode_apart, header_bytes_apart
+from anonlib.storage.scratch import SpooledFile
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -151,10 +155,14 @@ def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -
 
 
 def read_or_open(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ClipInfo | ImageProblem:
-    """`try_to_read`, or of a clip what it is."""
+    """`try_to_read`, or of a clip what it is; an animated image becomes a clip here."""
     if sample.clip is None or sample.problem is not None:
-        return try_to_read(sample, job, least_side)
+        found, image = try_to_read(sample, job, least_side), sample.image or b""
+        animated = isinstance(found, ImageProblem) and found.reason is Reason.ANIMATED
+        if not animated or animation_kind(image[:MEDIA_HEAD]) is None:
+            return found
+        sample.hold(SpooledFile(io.BytesIO(image)))
     try:
-        return clip_info(sample.clip, job.limits, keep_audio=job.clip.audio == "keep")
+        return clip_info(cast("Path", sample.clip), job.limits, keep_audio=job.clip.audio == "keep")
     except ImageProblem as problem:
         return problem

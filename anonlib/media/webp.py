@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
 
 from PIL import Image
 
 from anonlib.errors import NotExact
 from anonlib.media.jpeg import check_frame, exif
 
-_ICC, _EXIF, _ALPHA, _XMP = 0x20, 0x08, 0x10, 0x04
+ICC, ALPHA, ANIMATED = 0x20, 0x10, 0x02
+_EXIF, _XMP = 0x08, 0x04
 _VP8X_BYTES = 18
 _SPARE = 16
 """Bytes at the end of a bitstream without which it cannot be decoded, if they are part of the picture."""
-_MOST_CHUNKS = 1000
 _ALPHA_USED = 1 << 28
 """In the header of a lossless bitstream."""
 
@@ -25,31 +26,34 @@ def rewrite(file: bytes, orientation: int, profile: bytes) -> bytes:
     Raises NotExact for animations, for lossy pictures with alpha, and where chunks are not as the standard has them.
     """
     name, stream = _read(file)
-    body = _chunk(name, stream)
+    body = chunk(name, stream)
     if profile or orientation != 1:
-        extended = _extended(body, _ICC * bool(profile) | _EXIF * (orientation != 1))
-        body = extended + (_chunk(b"ICCP", profile) if profile else b"") + body
-        body += _chunk(b"EXIF", exif(orientation)[6:]) if orientation != 1 else b""
+        head = _extended_of(body, ICC * bool(profile) | _EXIF * (orientation != 1))
+        body = head + (chunk(b"ICCP", profile) if profile else b"") + body
+        body += chunk(b"EXIF", exif(orientation)[6:]) if orientation != 1 else b""
     return _file(body)
 
 
-def _extended(body: bytes, flags: int) -> bytes:
-    """The chunk VP8X of a picture's chunk, which says what else there is beside it."""
+def _extended_of(body: bytes, flags: int) -> bytes:
+    """The chunk VP8X of a picture's chunk."""
     with Image.open(io.BytesIO(_file(body))) as image:
-        (width, height), alpha = image.size, image.mode == "RGBA"
-    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    return _chunk(b"VP8X", struct.pack("<I", flags | _ALPHA * alpha) + sides)
+        return extended(image.size, flags | ALPHA * (image.mode == "RGBA"))
+
+
+def extended(size: tuple[int, int], flags: int) -> bytes:
+    """The chunk VP8X of a picture of this width and height, which says what else there is beside it."""
+    return chunk(b"VP8X", struct.pack("<I", flags) + b"".join((side - 1).to_bytes(3, "little") for side in size))
 
 
 def with_xmp(file: bytes, packet: bytes) -> bytes:
     """A file of ours with a packet of XMP behind all else."""
-    body = file[12:] if file[12:16] == b"VP8X" else _extended(file[12:], 0) + file[12:]
-    return _file(body[:8] + bytes([body[8] | _XMP]) + body[9:] + _chunk(b"XMP ", packet))
+    body = file[12:] if file[12:16] == b"VP8X" else _extended_of(file[12:], 0) + file[12:]
+    return _file(body[:8] + bytes([body[8] | _XMP]) + body[9:] + chunk(b"XMP ", packet))
 
 
 def without_xmp(file: bytes, packet: bytes) -> bytes:
     """What `with_xmp` made this file of, if it did."""
-    end = _chunk(b"XMP ", packet)
+    end = chunk(b"XMP ", packet)
     if file[12:16] != b"VP8X" or not file.endswith(end):
         return file
     body = file[12:].removesuffix(end)
@@ -93,7 +97,7 @@ def check_data(file: bytes) -> None:
 def _opened(name: bytes, stream: bytes) -> Image.Image | None:
     """The decoded picture, None where it cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(_file(_chunk(name, stream)))) as image:
+        with Image.open(io.BytesIO(_file(chunk(name, stream)))) as image:
             image.load()
             return image
     except (OSError, ValueError, SyntaxError):
@@ -142,23 +146,30 @@ def _read(file: bytes) -> tuple[bytes, bytes]:
     """The name and content of the one chunk that holds the picture."""
     if file[:4] != b"RIFF" or file[8:12] != b"WEBP":
         raise NotExact("it does not begin as a WebP")
-    position, found = 12, []
-    end = min(len(file), 8 + int.from_bytes(file[4:8], "little"))
-    for _ in range(_MOST_CHUNKS):
-        if position + 8 > end:
-            break
-        name, length = struct.unpack_from("<4sI", file, position)
+    found = []
+    for name, body in chunks(file[12 : 8 + int.from_bytes(file[4:8], "little")]):
         if name in (b"VP8 ", b"VP8L"):
-            found.append((name, file[position + 8 : position + 8 + length]))
+            found.append((name, body))
         elif name in (b"ALPH", b"ANIM", b"ANMF"):
             raise NotExact("it is animated, or lossy with an alpha of its own")
-        position += 8 + length + length % 2
-    if len(found) != 1 or position > end + 1:
+    if len(found) != 1:
         raise NotExact("it has no picture, or more than one")
     return found[0]
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The names and contents of chunks; raises NotExact where one is cut off."""
+    position = 0
+    while position + 8 <= len(body):
+        name, length = struct.unpack_from("<4sI", body, position)
+        content = body[position + 8 : position + 8 + length]
+        if len(content) < length:
+            raise NotExact("a chunk is cut off")
+        yield name, content
+        position += 8 + length + length % 2
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
 
 

@@ -24,7 +24,7 @@ from anonlib.execution.base import current
 from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points, lies_on
 from anonlib.faces.regions import together
 from anonlib.faces.track import Track, smoothing
-from anonlib.media.clip import ClipWriter, Frame, read_frames
+from anonlib.media.clip import Frame, clip_writer, read_frames
 from anonlib.methods.base import MAX_YAW
 from anonlib.stages.clip_scan import file_of
 from anonlib.stages.render_state import ClipState, FaceState, ImageState, Pairs
@@ -227,7 +227,7 @@ class ClipRenderer:
         outcomes: dict[int, FaceState] = {}
         hidden = Counter[int]()
         last = -1
-        with ClipWriter(out, clip.info, file_of(clip.sample).path, self.job.clip, self.job.limits) as writer:
+        with clip_writer(out, clip.info, file_of(clip.sample).path, self.job.clip, self.job.limits) as writer:
             for frame in chain.from_iterable(self._windows(clip)):
                 image, faces = self._shown(clip, meshes, frame)
                 self.paint([(image, face) for face in faces.values()])
@@ -242,7 +242,7 @@ class ClipRenderer:
                     outcomes[number] = _outcome(outcomes.get(number), face)
                     hidden[number] += face.digest is None
                 with current().timed("encode"):
-                    writer.write(image.out, frame.time)
+                    writer.write(image.out, frame.time, image.leveled.alpha)
                 last = frame.index
         if last + 1 != clip.frames:
             raise ImageProblem(Reason.CHANGED)

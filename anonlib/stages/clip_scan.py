@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
 from anonlib.execution.base import current
-from anonlib.faces.detect import open_detector
+from anonlib.faces.detect import detect_as_shown, open_detector
 from anonlib.faces.given import IGNORE, OTHER
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face, together
@@ -66,7 +66,7 @@ class ClipScanner:
         small: list[NDArray[np.uint8]] = []
         for window in read_frames(path, self.job.limits):
             with current().timed("detect"):
-                found += self.detector.detect([frame.rgb for frame in window])
+                found += detect_as_shown(self.detector, [frame.picture for frame in window])
             small += [np.asarray(cv2.resize(frame.rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA)) for frame in window]
         begins = cuts(np.stack(small)) if small else np.zeros(0, np.bool_)
         rate = float(info.rate)

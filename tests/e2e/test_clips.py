@@ -86,14 +86,39 @@ def test_no_frame_of_a_clip_shows_the_face_and_its_release_verifies(
     assert rows[STILL]["frames"] is None
     # One person in both, by one surrogate.
     assert face["surrogate_digest"] == rows[STILL]["faces"][0]["surrogate_digest"]
-    pairs = zip(clips.frames_of(moving), clips.frames_of(released_clip(output, tmp_path / "out.mp4")), strict=True)
-    for before, after in pairs:
+    check_hidden(moving, released_clip(output, tmp_path / "out.mp4"), face)
+
+
+def check_hidden(source: Path, released: Path, face: dict[str, Any]) -> None:
+    """No frame of a released clip shows the px of its only face."""
+    for before, after in zip(clips.frames_of(source), clips.frames_of(released), strict=True):
         box = np.array(face["boxes"][4 * before.index : 4 * before.index + 4], np.float32)
         inner = np.concatenate([box[:2] * 0.75 + box[2:] * 0.25, box[:2] * 0.25 + box[2:] * 0.75])
         core = face_core(before.rgb.shape[:2], inner, None)
         assert before.time == after.time
         assert not is_original(before.rgb, after.rgb, core)
         assert abs(before.rgb.astype(int) - after.rgb)[core].mean() > 8
+
+
+def test_animated_images_are_clips(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    kinds = {"gif": {"comment": b"Eileen"}, "png": {}, "webp": {"xmp": b"<x:xmpmeta>Eileen"}}
+    for kind, words in kinds.items():
+        clips.moving_face(tmp_path / "in" / f"walk.{kind}", FRAMES, **words)
+    source = {"uri": str(tmp_path / "in")}
+    config = runs.job(tmp_path / "in", tmp_path / "job", method=SAMPLING, input=source)
+    assert Job(config).run().released == len(kinds)
+    release = tmp_path / "job" / "release"
+    assert verify(open_storage(str(release))).certificate.counts.frames == FRAMES * len(kinds)
+    rows = runs.manifest(release)
+    assert {row["format"]: row["metadata_stripped"] for row in rows} == {"gif": ["comment"], "png": [], "webp": ["xmp"]}
+    for row in rows:
+        (face,) = row["faces"]
+        assert (row["media"], row["frames"], row["rate"], row["seconds"]) == (CLIP, FRAMES, "25/2", 0.96)
+        assert face["hidden"] < FRAMES and face["surrogate_digest"] == rows[0]["faces"][0]["surrogate_digest"]
+        check_hidden(tmp_path / "in" / row["key"], release / "data" / row["key"], face)
+    assert {check.name: check.where for check in scan_leaks(Job(config)) if check.found} == {}
+    assert look_twice(Job(config))[1] == []
 
 
 def test_a_run_that_is_killed_in_a_clip_ends_in_the_same_bytes(moving: Path, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_png_leaves_without_a_gamma_and_a_palette_that_only_browsers_look_at()
 
 
 def riff(name: bytes, stream: bytes) -> bytes:
-    return webp._file(webp._chunk(name, stream))
+    return webp._file(webp.chunk(name, stream))
 
 
 def test_a_webp_with_an_alpha_that_no_viewer_shows_is_not_exact() -> None:

@@ -20,8 +20,8 @@ import pytest
 from anonlib.codes import Note, Reason, Stripped
 from anonlib.config import ClipConfig, LimitsConfig
 from anonlib.errors import ImageProblem
-from anonlib.media.clip import ClipInfo, ClipWriter, clip_info, read_frames
-from anonlib.media.sandbox import clip_worker
+from anonlib.media.clip import ClipInfo, clip_info, clip_writer, read_frames
+from anonlib.media.sandbox import clip_worker, containers
 from tests.support.clips import frame, frames_of, make
 
 SECRET = "N3ver-Published"
@@ -383,7 +383,7 @@ TURNED: dict[Any, Callable[[Any], Any]] = {
 def release(path: Path, to: Path) -> tuple[ClipInfo, list[Any]]:
     """Write a clip with every frame as it is; the info and the frames of the source."""
     info, frames = clip_info(path, LIMITS), []
-    with ClipWriter(to, info, path, ClipConfig(), LIMITS) as writer:
+    with clip_writer(to, info, path, ClipConfig(), LIMITS) as writer:
         for window in read_frames(path, LIMITS):
             for each in window:
                 writer.write(each.rgb, each.time)
@@ -432,7 +432,7 @@ def test_the_sound_of_a_bad_clip_costs_the_clip(tmp_path):
     path = make(tmp_path / "a.mp4", 30, sound=True, container={"movflags": "+faststart"})
     info = clip_info(path, LIMITS)
     cut(path, 0.4)
-    with pytest.raises(ImageProblem), ClipWriter(tmp_path / "out", info, path, KEEP, LIMITS) as writer:
+    with pytest.raises(ImageProblem), clip_writer(tmp_path / "out", info, path, KEEP, LIMITS) as writer:
         for number in range(30):
             writer.write(frame(number), Fraction(number, 25))
     assert not (tmp_path / "out").exists()
@@ -440,7 +440,7 @@ def test_the_sound_of_a_bad_clip_costs_the_clip(tmp_path):
 
 def test_a_clip_with_flipped_bytes_is_read_or_is_a_problem_and_nothing_else(tmp_path):
     """In this process, where any other exception shows."""
-    clip_worker._load_what_comes_late()
+    containers.load_what_comes_late()
     random, reasons = np.random.default_rng(5), set()
     sources = [
         make(tmp_path / "a.mp4", 6, tags=TAGS),
@@ -452,10 +452,10 @@ def test_a_clip_with_flipped_bytes_is_read_or_is_a_problem_and_nothing_else(tmp_
         for at in random.integers(0, len(data), random.integers(1, 12)):
             data[at] = random.integers(0, 256)
         try:
-            with clip_worker._as_problem(), io.FileIO(tmp_path / "damaged", "w+") as file:
+            with clip_worker.as_problem(containers.UNREADABLE), io.FileIO(tmp_path / "damaged", "w+") as file:
                 file.write(data)
-                clip_worker._info(file, 9, 10, 100)
-                assert all(len(time) == 2 for _, time in clip_worker._frames(file, 9))
+                containers.info(file, 9, 10, 100)
+                assert all(len(time) == 2 for _, time in containers.frames(file, 9))
         except ImageProblem as problem:
             reasons.add(problem.reason)
     assert Reason.DAMAGED in reasons

@@ -13,7 +13,7 @@ from anonlib.codes import Reason, Stripped
 from anonlib.config import ClipConfig
 from anonlib.errors import ImageProblem, StorageError
 from anonlib.media import clip
-from anonlib.media.clip import ClipWriter, clip_info, read_frames
+from anonlib.media.clip import clip_info, clip_writer, read_frames
 from tests.support import clips
 from tests.support.clips import LIMITS, frame, frames_of, make
 
@@ -21,7 +21,7 @@ from tests.support.clips import LIMITS, frame, frames_of, make
 def released(path: Path, to: Path, *, sound: bool = False) -> Path:
     """The clip with every frame as it is."""
     settings = ClipConfig(audio="keep" if sound else "drop")
-    with ClipWriter(to, clip_info(path, LIMITS), path, settings, LIMITS) as writer:
+    with clip_writer(to, clip_info(path, LIMITS), path, settings, LIMITS) as writer:
         for window in read_frames(path, LIMITS):
             for each in window:
                 writer.write(each.rgb, each.time)
@@ -73,7 +73,7 @@ def test_what_is_no_clip_is_a_problem_with_a_sentence(tmp_path, content):
 
 def test_an_exception_leaves_no_file(tmp_path):
     info = clip_info(make(tmp_path / "a.mp4"), LIMITS)
-    with pytest.raises(ZeroDivisionError), ClipWriter(tmp_path / "b.mp4", info, None, ClipConfig(), LIMITS) as writer:
+    with pytest.raises(ZeroDivisionError), clip_writer(tmp_path / "b.mp4", info, None, ClipConfig(), LIMITS) as writer:
         writer.write(clips.frame(0), Fraction(0))
         raise ZeroDivisionError
     assert not (tmp_path / "b.mp4").exists()
@@ -85,7 +85,7 @@ def test_a_full_disk_is_a_sentence_about_the_disk_and_no_problem_of_the_clip(tmp
     noise = np.random.default_rng(1).integers(0, 255, (480, 640, 3), np.uint8)
     with (
         pytest.raises(StorageError, match="full"),
-        ClipWriter(tmp_path / "b.mkv", info, None, ClipConfig(), LIMITS) as writer,
+        clip_writer(tmp_path / "b.mkv", info, None, ClipConfig(), LIMITS) as writer,
     ):
         for number in range(60):
             writer.write(noise, Fraction(number, 25))

@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from anonlib.config import LimitsConfig
 from anonlib.media.clip import read_frames
@@ -76,17 +77,22 @@ FACE_AT, FACE_STEP = 92, 4
 """Where the middle of the astronaut's face is in the first frame of `moving_face`, and its way to the next, px."""
 
 
+def walking(number: int) -> NDArray[np.uint8]:
+    """A frame of the astronaut before a grey wall, 288x192 px, who moves to the right."""
+    wall = np.full((192, 288, 3), 120, np.uint8)
+    left = FACE_STEP * number
+    wall[8:, left : left + 184] = cv2.resize(photos.astronaut()[:256, 96:352], (184, 184), interpolation=cv2.INTER_AREA)
+    return wall
+
+
 def moving_face(path: Path, count: int = 12, **options: Any) -> Path:
-    """The astronaut before a grey wall, 288x192 px, who moves to the right."""
-    head = cv2.resize(photos.astronaut()[:256, 96:352], (184, 184), interpolation=cv2.INTER_AREA)
-
-    def picture(number: int) -> NDArray[np.uint8]:
-        wall = np.full((192, 288, 3), 120, np.uint8)
-        left = FACE_STEP * number
-        wall[8:, left : left + 184] = head
-        return wall
-
-    return make(path, count, size=(288, 192), rate=12, picture=picture, **options)
+    """A clip of `walking`, or by its ending an animated image."""
+    if path.suffix not in (".gif", ".png", ".webp"):
+        return make(path, count, size=(288, 192), rate=12, picture=walking, **options)
+    first, *others = (Image.fromarray(walking(number)) for number in range(count))
+    kept = {"quality": 90} if path.suffix == ".webp" else {}
+    first.save(path, save_all=True, append_images=others, duration=80, loop=0, **kept, **options)
+    return path
 
 
 def frames_of(path: Path) -> list[Any]:

@@ -257,7 +257,7 @@ class _LeakScan:
             where = f"{where.partition(':')[0]}: {row['key']}"
         self._count(NO_ROW, where, row is None)
         found = images.carried(image)
-        if not images.is_picture(image):
+        if not images.is_picture(image) or (row is not None and row["media"] == schemas.CLIP):
             audio = self.config.clip.audio == "keep"
             found = images.carried_by_clip(image, self.config.limits, keep_audio=audio)
         for kind in images.KINDS:

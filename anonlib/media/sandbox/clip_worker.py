@@ -1,36 +1,28 @@
-"""The program of a process that demuxes and decodes one clip, in windows; confined and watched as worker.py's is.
+"""The program of a process that reads one clip, in windows; confined and watched as worker.py's is.
 
-Of a file it passes on the pixels of its first video stream, their times, and the samples of its first sound: subtitles,
-data (GPS, gyro), chapters, attachments, covers and tags end here. Pixels are turned as a player shows them,
-interlaced ones become progressive, and PQ and HLG are mapped to BT.709, which clips what is brighter than their white.
+A container of video is read by PyAV (containers.py), an animated image by Pillow (animations.py): both know `info`,
+`frames`, what is UNREADABLE, and `load_what_comes_late`, since later no library can be opened.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
-import re
 import signal
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
-from functools import cache
+from importlib import import_module
 from typing import Any
 
-import av
-import av.subtitles.codeccontext  # PyAV imports it with the first stream of subtitles, which is too late here
 import numpy as np
-from av.filter import Graph
-from av.sidedata.sidedata import Type
-from av.stream import Disposition
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from anonlib.codes import Note, Reason, Stripped
-from anonlib.datasets.names import clip_kind
+from anonlib.codes import Reason
+from anonlib.datasets.names import MEDIA_HEAD, animation_kind
 from anonlib.errors import ImageProblem
 from anonlib.media.sandbox.worker import (
     ANSWER,
@@ -46,47 +38,26 @@ REQUEST = struct.Struct("<BIdd")
 INFO, FRAMES, SOUND = range(3)
 SOUND_RATE = 48_000
 """Samples a second of the sound that is passed on."""
-ACCURATE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-"""Without the last three libswscale's way to RGB and back darkens a picture by a level."""
-BT709, BT601 = 1, 5
 
 _WINDOW_BYTES = 96 << 20
 _FIXED_BYTES, _PICTURES = 1 << 30, 40
 """Address space of a decoder, beside that of as many pictures of 16 bits as the deepest H.265 refers to."""
 _GRACE = 2.0
-_DEMUXERS = {"mp4": "mov", "mov": "mov", "matroska": "matroska", "webm": "matroska", "avi": "avi"}
-_MATRICES = {0: BT709, 1: 1, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}
-_HDR, _UNKNOWN = {16: "PQ", 18: "HLG"}, 2
-_WHITE = 203.0
-"""Reference white in cd/m2."""
-_SIGNAL = np.rint(np.linspace(0, 1, 1 << 16) ** (1 / 2.4) * 255).astype(np.uint8)
-_TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32).T
-_DOLBY_VISION = {"dvh1", "dvhe", "dva1", "dvav", "dav1"}
-_ONE = 1 << 16
-_OF_EVERY_FILE = {
-    "major_brand": r"[\w ]{4}",
-    "minor_version": r"\d{1,10}",
-    "compatible_brands": r"[\w ]{0,64}",
-    "language": r"und|eng",
-    "handler_name": r"(Video|Sound)Handler",
-    "vendor_id": r"(\[0\]){4}|FFMP",
-    "encoder": "Lavf",
-    "DURATION": r"[\d:.]{1,20}",
-}
-"""Tags, and their values, that muxers write of themselves; ours, too."""
-_UNREADABLE = (OSError, ValueError, LookupError, ArithmeticError)
 
 
 def clip_bytes(max_mpx: float) -> int:
-    """Bytes of shared memory: a window of full HD, or one frame."""
-    return max(_WINDOW_BYTES, 3 * round(max_mpx * 1e6))
+    """Bytes of shared memory: a window of full HD, or one frame with an alpha."""
+    return max(_WINDOW_BYTES, 4 * round(max_mpx * 1e6))
 
 
 def main() -> None:
     """Serve the clip whose open file is the fourth argument from the end until the socket ends."""
     file, max_mpx, seconds = io.FileIO(int(sys.argv[-4])), float(sys.argv[-2]), float(sys.argv[-1])
     channel, shared = channel_and_memory(clip_bytes(max_mpx))
-    _load_what_comes_late()
+    file.seek(0)  # the caller has read in it
+    kind = "animations" if animation_kind(file.read(MEDIA_HEAD) or b"") else "containers"
+    reader: Any = import_module(f"anonlib.media.sandbox.{kind}")
+    reader.load_what_comes_late()
     limit_memory(confined(channel) + _FIXED_BYTES + round(_PICTURES * 6 * max_mpx * 1e6))
     running: Iterator[Any] | None = None
     while request := received(channel, REQUEST.size):
@@ -94,11 +65,13 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         answer: Any
         try:
-            with _as_problem():
+            with as_problem(reader.UNREADABLE):
                 if wanted == INFO:
-                    answer = _info(file, max_mpx, minutes, rate)
+                    answer = reader.info(file, max_mpx, minutes, rate)
                 else:
-                    running = running or (_sound(file, minutes) if wanted == SOUND else _frames(file, max_mpx))
+                    running = running or (
+                        reader.sound(file, minutes) if wanted == SOUND else reader.frames(file, max_mpx)
+                    )
                     answer = _window(running, shared, most)
         except ImageProblem as problem:
             answer = (problem.reason, str(problem))
@@ -110,199 +83,17 @@ def main() -> None:
 
 
 @contextmanager
-def _as_problem() -> Iterator[None]:
+def as_problem(unreadable: tuple[type[Exception], ...]) -> Iterator[None]:
+    """These errors of a library as an ImageProblem, or as a MemoryError."""
     try:
         yield
-    except av.FFmpegError as error:
-        if error.errno == 12:
+    except MemoryError:
+        raise
+    except unreadable as error:
+        if getattr(error, "errno", None) == errno.ENOMEM:
             raise MemoryError from None
-        raise ImageProblem(Reason.DAMAGED, f"the clip is damaged: {error.strerror}") from None
-    except _UNREADABLE as error:
-        words = " ".join(str(error).split())[:160] or type(error).__name__
+        words = getattr(error, "strerror", None) or " ".join(str(error).split())[:160] or type(error).__name__
         raise ImageProblem(Reason.DAMAGED, f"the clip is damaged: {words}") from None
-
-
-def _load_what_comes_late() -> None:
-    """Write and read a clip: later no library can be opened."""
-    av.logging.set_level(None)
-    written = io.BytesIO()
-    with av.open(written, "w", format="matroska") as out:
-        stream = out.add_stream("mpeg4", rate=25)
-        stream.width = stream.height = 16
-        frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
-        out.mux([*stream.encode(frame), *stream.encode(None)])
-    for picture, _ in _decoded(io.BytesIO(written.getvalue())):
-        _Colour(picture).rgb(picture, VideoReformatter())
-
-
-def _opened(file: io.RawIOBase | io.BytesIO) -> tuple[str, Any]:
-    """The container's kind, and the container; raises ImageProblem."""
-    file.seek(0)
-    head = file.read(4096) or b""
-    if not head:
-        raise ImageProblem(Reason.EMPTY)
-    kind = clip_kind(head)
-    if kind not in _DEMUXERS:
-        raise ImageProblem(Reason.NOT_A_CLIP)
-    file.seek(0)
-    try:
-        return kind, av.open(file, format=_DEMUXERS[kind], metadata_errors="replace", buffer_size=1 << 18)
-    except av.FFmpegError as error:
-        why = f"the clip is damaged, or its index is missing: {error.strerror}"
-        raise ImageProblem(Reason.DAMAGED, why) from None
-
-
-def _video(container: Any) -> Any:
-    """The first stream of video that is no cover; raises ImageProblem."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise ImageProblem(Reason.NOT_A_CLIP, "the clip's video is coded in a way that is not known here")
-            if stream.metadata.get("alpha_mode", "0") != "0":  # Matroska keeps it apart, and the decoder drops it
-                raise ImageProblem(Reason.CLIP_FORMAT, "the clip's video is partly transparent")
-            return stream
-    raise ImageProblem(Reason.NO_VIDEO)
-
-
-def _decoded(file: io.RawIOBase | io.BytesIO) -> Iterator[tuple[Any, Fraction]]:
-    """Every frame, progressive, with its time in s; raises ImageProblem where one is damaged or of another size."""
-    _, container = _opened(file)
-    with container:
-        stream = _video(container)
-        context = stream.codec_context
-        context.thread_count = 1
-        context.options = {"err_detect": "explode"}
-        first = graph = None
-        last, step = None, stream.time_base
-        for packet in container.demux(stream):
-            frames = packet.decode()
-            for frame in frames:
-                first = first or frame
-                if frame.is_corrupt:
-                    raise ImageProblem(Reason.DAMAGED, "a frame of the clip is damaged")
-                if (frame.width, frame.height, frame.format.name) != (first.width, first.height, first.format.name):
-                    raise ImageProblem(Reason.CLIP_FORMAT, "the clip's frames change their size or pixel format")
-                if frame.interlaced_frame and graph is None:
-                    graph = _deinterlacer(frame, step)
-            if graph is not None:
-                frames = _through(graph, frames, packet.size == 0)
-            for frame in frames:
-                time = None if frame.pts is None else frame.pts * frame.time_base
-                if time is None or (last is not None and time <= last):
-                    time = Fraction(0) if last is None else last + step
-                last = time
-                yield frame, time
-
-
-def _deinterlacer(frame: Any, time_base: Fraction) -> Graph:
-    graph = Graph()
-    graph.threads = 1
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or time_base
-    )
-    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
-    graph.configure()
-    return graph
-
-
-def _through(graph: Graph, frames: list[Any], end: bool) -> list[Any]:
-    """What a filter gives for these frames, and at the `end` what it still holds."""
-    found = []
-    for frame in [*frames, *([None] if end else [])]:
-        graph.push(frame)
-        while True:
-            try:
-                found.append(graph.pull())
-            except (av.BlockingIOError, av.EOFError):
-                break
-    return found
-
-
-class _Colour:
-    """How a clip's numbers become RGB: the matrix, primaries and transfer of the output, and the notes."""
-
-    def __init__(self, frame: Any) -> None:
-        self.notes: list[Note] = []
-        self.full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        space = int(frame.colorspace)
-        if space not in _MATRICES and space != _UNKNOWN:
-            raise ImageProblem(Reason.CLIP_FORMAT, "the clip's colours are coded in a way that is not known here")
-        # As players do where a file does not say it.
-        self.source = _MATRICES.get(space, BT709 if frame.height >= 720 else BT601)
-        self.matrix, self.primaries, self.transfer = self.source, int(frame.color_primaries), int(frame.color_trc)
-        self.hdr = _HDR.get(self.transfer, "")
-        if self.hdr:
-            self.matrix = self.primaries = self.transfer = BT709
-            self.notes.append(Note.SDR)
-        components = frame.format.components
-        if components and max(component.bits for component in components) > 8:
-            self.notes.append(Note.CLIP_EIGHT_BITS)
-        if any(component.is_alpha for component in components):
-            raise ImageProblem(Reason.CLIP_FORMAT, "the clip's video is partly transparent")
-
-    def rgb(self, frame: Any, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-        """A frame's pixels (H, W, 3)."""
-        options: dict[str, Any] = {"format": "rgb48le" if self.hdr else "rgb24", "threads": 1}
-        options["interpolation"] = ACCURATE
-        if not frame.format.is_rgb:
-            options |= {"src_color_range": ColorRange.JPEG if self.full else ColorRange.MPEG}
-            options |= {"src_colorspace": self.source, "dst_colorspace": self.source}
-        pixels = reformatter.reformat(frame, **options).to_ndarray()
-        return _sdr(pixels, self.hdr) if self.hdr else np.asarray(pixels, np.uint8)
-
-
-def _sdr(pixels: NDArray[Any], transfer: str) -> NDArray[np.uint8]:
-    """PQ or HLG (H, W, 3) uint16 of BT.2020 as BT.709: the light of a display of 1,000 cd/m2 over that of reference
-    white, 203 cd/m2, clipped to 1 (ITU-R BT.2100, tables 4 and 5; BT.2408, 2.1; BT.2087, 4; BT.1886)."""
-    light = _light_of(transfer)[pixels]
-    if transfer == "HLG":
-        light *= np.maximum(light @ np.array([0.2627, 0.6780, 0.0593], np.float32), 1e-6)[..., None] ** np.float32(0.2)
-        light *= np.float32(1000 / _WHITE)
-    shown: NDArray[np.uint8] = _SIGNAL[(np.clip(light @ _TO_BT709, 0, 1) * 65_535).astype(np.uint16)]
-    return shown
-
-
-@cache
-def _light_of(transfer: str) -> NDArray[np.float32]:
-    """The light of each of 65,536 signals: of PQ over reference white, of HLG that of the scene."""
-    signal = np.linspace(0, 1, 1 << 16)
-    if transfer == "PQ":
-        root = signal ** (32 / 2523)
-        light = (
-            (np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)) ** (16384 / 2610) * 10_000 / _WHITE
-        )
-    else:
-        a = 0.17883277
-        b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
-        light = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
-    return light.astype(np.float32)
-
-
-def _turned(frame: Any) -> tuple[bool, bool, bool]:
-    """Whether rows and columns are exchanged, then columns mirrored, then rows, to show a frame; raises ImageProblem.
-
-    A display matrix maps (x, y) to (a x + c y, b x + d y), as 16.16 numbers (ISO/IEC 14496-12, 8.3.2).
-    """
-    if Type.DISPLAYMATRIX not in frame.side_data:
-        return False, False, False
-    a, b, _, c, d = struct.unpack_from("<5i", bytes(frame.side_data[Type.DISPLAYMATRIX]))
-    if (abs(a), abs(d), b, c) == (_ONE, _ONE, 0, 0):
-        return False, a < 0, d < 0
-    if (a, d, abs(b), abs(c)) == (0, 0, _ONE, _ONE):
-        return True, c < 0, b < 0
-    raise ImageProblem(Reason.CLIP_FORMAT, "the clip is to be shown scaled, or turned by an angle that is not square")
-
-
-def _frames(file: io.RawIOBase, max_mpx: float) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
-    """Every frame as a player shows it, with its time as a fraction."""
-    reformatter, colour, turn = VideoReformatter(), None, (False, False, False)
-    for frame, time in _decoded(file):
-        if colour is None:
-            _check_size(frame, max_mpx)
-            colour, turn = _Colour(frame), _turned(frame)
-        pixels = colour.rgb(frame, reformatter)
-        pixels = pixels.swapaxes(0, 1) if turn[0] else pixels
-        yield pixels[:: -1 if turn[2] else 1, :: -1 if turn[1] else 1], [time.numerator, time.denominator]
 
 
 def _window(running: Iterator[Any], shared: NDArray[np.uint8], most: int) -> list[list[int]]:
@@ -320,134 +111,21 @@ def _window(running: Iterator[Any], shared: NDArray[np.uint8], most: int) -> lis
     return found
 
 
-def _check_size(frame: Any, max_mpx: float) -> None:
+def check_size(frame: Any, max_mpx: float) -> None:
+    """Raises ImageProblem for a frame, of a `width` and `height`, that is too large."""
     if frame.width * frame.height > max_mpx * 1e6:
         over = f"{frame.width}x{frame.height} px a frame is over the limit of {max_mpx:g} megapixels (limits.clip_mpx)"
         raise ImageProblem(Reason.TOO_MANY_PIXELS, over)
 
 
-def _info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) -> list[Any]:
-    """What ClipInfo says of the file, by its packets and first frame."""
-    size = file.seek(0, os.SEEK_END)
-    kind, container = _opened(file)
-    with container:
-        stream = _video(container)
-        if stream.codec_context.width * stream.codec_context.height:
-            _check_size(stream.codec_context, max_mpx)
-        if (stream.codec_context.codec_tag or "") in _DOLBY_VISION:
-            raise ImageProblem(Reason.CLIP_FORMAT, "the clip is in Dolby Vision, whose colours cannot be converted")
-        if any(entry.pos + entry.size > size for entry in stream.index_entries):
-            raise ImageProblem(Reason.DAMAGED, "the clip is cut off: its index names more than there is in the file")
-        count, rate, start, end = _measured(container, stream, minutes, most_rate)
-        stripped = _stripped(container, stream)
-        promised = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
-        average, codec = stream.average_rate, stream.codec_context.name
-        aspect, time_base = stream.sample_aspect_ratio or Fraction(1), stream.time_base
-        interlaced = stream.codec_context.field_order not in ("progressive", "unknown", 0, 1)
-        sound = bool(container.streams.audio)
-    frame = next(_decoded(file), (None, None))[0]
-    if frame is None:
-        raise ImageProblem(Reason.NO_VIDEO, "the clip has no frame that can be decoded")
-    _check_size(frame, max_mpx)
-    colour, (exchanged, *_) = _Colour(frame), _turned(frame)
-    notes = [*colour.notes]
-    if interlaced or frame.interlaced_frame:
-        notes.append(Note.DEINTERLACED)
-    if promised > float(end) * 1.01 + 1:
-        notes.append(Note.SHORTER)
-    rate = max(rate, Fraction(1, 1000)).limit_denominator(1001)
-    if average and abs(average / rate - 1) < 0.005:
-        rate = average
-    side = (frame.height, frame.width) if exchanged else (frame.width, frame.height)
-    aspect = 1 / aspect if exchanged else aspect
-    fractions = [[f.numerator, f.denominator] for f in (rate, time_base, aspect, start, end)]
-    about = [colour.matrix, colour.primaries, colour.transfer]
-    return [*side, count, *fractions, about, kind, codec, sound, sorted(stripped), notes]
+def check_length(frames: int, seconds: float, minutes: float, rate: float) -> None:
+    """Raises ImageProblem for a clip of more than `minutes`, by its time or by its frames at the highest rate."""
+    if frames > minutes * 60 * rate or seconds > minutes * 60:
+        raise ImageProblem(Reason.TOO_LONG, f"the clip is longer than {minutes:g} minutes (limits.clip_minutes)")
 
 
-def _measured(
-    container: Any, stream: Any, minutes: float, most_rate: float
-) -> tuple[int, Fraction, Fraction, Fraction]:
-    """Frames of a stream by its packets, how many a second, when the first begins and the last ends; raises
-    ImageProblem."""
-    count, start, last, end = 0, None, Fraction(0), Fraction(0)
-    for packet in container.demux(stream):
-        if packet.is_corrupt:
-            raise ImageProblem(Reason.DAMAGED, "the clip is cut off or damaged")
-        if not packet.size or packet.is_discard:
-            continue
-        count += 1
-        at = packet.pts if packet.pts is not None else packet.dts
-        if at is not None:
-            time, length = at * stream.time_base, (packet.duration or 0) * stream.time_base
-            start = time if start is None else min(start, time)
-            last, end = max(last, time), max(end, time + length)
-        if count > minutes * 60 * most_rate or (start is not None and end - start > minutes * 60):
-            over = f"the clip is longer than {minutes:g} minutes (limits.clip_minutes)"
-            raise ImageProblem(Reason.TOO_LONG, over)
-    if not count:
-        raise ImageProblem(Reason.NO_VIDEO, "the clip's video has no frame")
-    start = start or Fraction(0)
-    if end <= start:
-        end = start + Fraction(1, 25)
-    rate = (count - 1) / (last - start) if last > start else 1 / (end - start)
-    if rate > most_rate:
-        over = f"the clip has {float(rate):,.0f} frames a second, over the limit of {most_rate:g} (limits.clip_fps)"
+def check_rate(rate: float, most: float) -> None:
+    """Raises ImageProblem for a clip of more than `most` frames a second."""
+    if rate > most:
+        over = f"the clip has {rate:,.0f} frames a second, over the limit of {most:g} (limits.clip_fps)"
         raise ImageProblem(Reason.TOO_LONG, over)
-    return count, rate, start, end
-
-
-def _stripped(container: Any, video: Any) -> set[Stripped]:
-    """The kinds of things beside the video that the file has; sound is the caller's to count."""
-    kinds = {"video": Stripped.VIDEOS, "subtitle": Stripped.SUBTITLES, "attachment": Stripped.ATTACHMENTS}
-    found = set()
-    for stream in container.streams:
-        if stream.disposition & Disposition.attached_pic:
-            found.add(Stripped.COVER)
-        elif stream is not video and stream.type != "audio":
-            found.add(kinds.get(stream.type, Stripped.DATA))
-    if container.chapters():
-        found.add(Stripped.CHAPTERS)
-    tags = [tag for holder in (container, *container.streams) for tag in holder.metadata.items()]
-    if not all(re.fullmatch(_OF_EVERY_FILE.get(name, "(?!)"), value) for name, value in tags):
-        found.add(Stripped.TAGS)
-    return found
-
-
-def _sound(file: io.RawIOBase, minutes: float) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
-    """The first sound from second 0 on, with silence where it has gaps: blocks of bytes (samples, 2 * channels)."""
-    _, container = _opened(file)
-    with container:
-        stream = container.streams.audio[0]
-        stream.codec_context.thread_count = 1
-        graph, left = None, minutes * 60 * SOUND_RATE
-        for packet in container.demux(stream):
-            frames = packet.decode()
-            if graph is None and frames:
-                graph = _resampler(frames[0], stream.time_base)
-            for frame in _through(graph, frames, packet.size == 0) if graph else ():
-                channels = len(frame.layout.channels)
-                samples = np.frombuffer(frame.planes[0], np.uint8)[: frame.samples * channels * 2]
-                yield samples.reshape(frame.samples, channels * 2), [0, 1]
-                left -= frame.samples
-                if left < 0:
-                    return
-
-
-def _resampler(frame: Any, time_base: Fraction) -> Graph:
-    graph = Graph()
-    graph.threads = 1
-    layout = "mono" if len(frame.layout.channels) == 1 else "stereo"
-    source = graph.add_abuffer(
-        sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=time_base
-    )
-    form = f"sample_fmts=s16:channel_layouts={layout}:sample_rates={SOUND_RATE}"
-    graph.link_nodes(
-        source,
-        graph.add("aresample", f"{SOUND_RATE}:async=1:first_pts=0"),
-        graph.add("aformat", form),
-        graph.add("asetnsamples", "n=4800:p=0"),
-        graph.add("abuffersink"),
-    )
-    graph.configure()
-    return graph
