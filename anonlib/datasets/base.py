@@ -176,7 +176,7 @@ def head_of(media: bytes | Path) -> bytes:
 class Item:
     """A part of a data file that a leak scanner must open: a tar member, a Parquet cell, a file, or what is around it.
 
-    `content`: bytes, or a cell's value. `odd`: our writers never leave such a thing.
+    `content`: bytes, of a clip a mapped file, or a cell's value. `odd`: our writers never leave such a thing.
     """
 
     where: str

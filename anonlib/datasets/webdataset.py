@@ -213,10 +213,12 @@ class WebDataset(Dataset):
                     notes |= info.pax_headers.keys() - {"path"}
                     numbers = (info.mtime, info.uid, info.gid, info.mode) != (0, 0, 0, 0o644)
                     where = f"{path}: {printable(info.name)}"
-                    if not info.isreg() or info.size > MAX_SAMPLE_BYTES or notes or numbers:
+                    most = base.MAX_CLIP_BYTES if is_clip(info.name) else base.MAX_SAMPLE_BYTES
+                    if not info.isreg() or info.size > most or notes or numbers:
                         yield Item(where, key, name, " ".join(sorted(notes)), odd=True)
-                    if info.isreg() and info.size <= MAX_SAMPLE_BYTES:
-                        content = cast("BinaryIO", archive.extractfile(info)).read()
+                    if info.isreg() and info.size <= most:
+                        content = content_of(cast("BinaryIO", archive.extractfile(info)), info.name)
+                        content = content.content if isinstance(content, SpooledFile) else content
                         yield Item(where, key, name, content, odd=split is None)
                 while block := cast("BinaryIO", archive.fileobj).read(_BLOCK_BYTES):
                     if any(block):

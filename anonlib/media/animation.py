@@ -19,11 +19,11 @@ from PIL import Image
 from anonlib.media import png, webp
 from anonlib.media.colour import profile_of
 from anonlib.storage.local import as_sentence
+from anonlib.storage.scratch import A_CLIP
 
 if TYPE_CHECKING:
     from anonlib.media.clip import ClipInfo
 
-HERE = "a clip in the temporary folder of this machine"
 _COLOURS = 255
 """Of a GIF's frame; the last of its palette is transparent."""
 _LONGEST = 65_535
@@ -44,7 +44,7 @@ class AnimationWriter:
         self._waiting: tuple[Pixels, Fraction] | None = None
         self._canvas: Pixels | None = None
         self._number = 0
-        with as_sentence("write", HERE):
+        with as_sentence("write", A_CLIP):
             self._file = path.open("wb")
             self._file.write({"gif": _gif_head, "png": _png_head, "webp": _webp_head}[info.container](info))
 
@@ -73,14 +73,14 @@ class AnimationWriter:
         else:
             quality = None if self._info.codec == "vp8l" else self._quality
             frame = _webp_frame(part if self._info.transparent else part[..., :3], (x0, y0), seconds, quality)
-        with as_sentence("write", HERE):
+        with as_sentence("write", A_CLIP):
             self._file.write(frame)
         self._canvas, self._number = None if clear else shown, self._number + 1
 
     def close(self) -> None:
         """Finish the file."""
         self._add(self._info.end, None)
-        with as_sentence("write", HERE):
+        with as_sentence("write", A_CLIP):
             if self._info.container == "webp":
                 size = self._file.tell() - 8
                 self._file.seek(4)

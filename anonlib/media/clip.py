@@ -28,14 +28,14 @@ from anonlib.codes import Note, Reason, Stripped
 from anonlib.config import ClipConfig, LimitsConfig
 from anonlib.datasets.names import ANIMATIONS, MEDIA_HEAD, animation_kind, is_clip
 from anonlib.errors import ClipsUnavailable, ImageProblem, SandboxDied
-from anonlib.media.animation import HERE, AnimationWriter
+from anonlib.media.animation import AnimationWriter
 from anonlib.media.codec import Picture
 from anonlib.media.colour import ColourSpace
 from anonlib.media.sandbox import clip_worker
 from anonlib.media.sandbox.clip_worker import SOUND_RATE
 from anonlib.media.sandbox.process import MOST_JSON, DecoderProcess
 from anonlib.storage.local import as_sentence
-from anonlib.storage.scratch import SpooledFile
+from anonlib.storage.scratch import A_CLIP, SpooledFile
 
 __all__ = ["ClipInfo", "Frame", "clip_info", "clip_writer", "frames_in", "is_clip", "read_frames"]
 
@@ -249,7 +249,7 @@ def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW) -> Itera
 
 def frames_in(data: bytes, limits: LimitsConfig) -> Iterator[Frame]:
     """All frames of a clip in memory; raises as read_frames."""
-    file = SpooledFile(io.BytesIO(data))
+    file = SpooledFile(io.BytesIO(), data)
     for window in read_frames(file.path, limits):
         yield from window
 
@@ -289,7 +289,7 @@ class ClipWriter:
         self._samples, self._audio = 0, None
         if first is not None:
             self._audio, self._sound = self._voice(first.shape[1]), chain([first], self._sound)
-        with as_sentence("write", HERE):
+        with as_sentence("write", A_CLIP):
             self._out.start_encoding()
         # x264 describes itself and its settings in an SEI unit (type 6) of the first frame.
         units = "filter_units=remove_types=6"
@@ -326,7 +326,7 @@ class ClipWriter:
         if self._last is not None:
             self._ends[self._last] = at
         self._last = at
-        with as_sentence("write", HERE):
+        with as_sentence("write", A_CLIP):
             self._mux_sound(at * self._tick)
             self._mux(self._stream.encode(self._as_coded(frame, at)))
 
@@ -380,7 +380,7 @@ class ClipWriter:
 
     def close(self) -> None:
         """Finish the file."""
-        with as_sentence("write", HERE):
+        with as_sentence("write", A_CLIP):
             self._mux_sound(None)
             if self._last is not None:
                 self._ends[self._last] = max(self._last + 1, round(self._info.end / self._tick))

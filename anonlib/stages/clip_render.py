@@ -7,6 +7,7 @@ paint and encode. A face that has no mesh in a frame is hidden there by the fall
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ from anonlib.media.clip import Frame, clip_writer, read_frames
 from anonlib.methods.base import MAX_YAW
 from anonlib.stages.clip_scan import file_of
 from anonlib.stages.render_state import ClipState, FaceState, ImageState, Pairs
+from anonlib.storage.local import as_sentence
+from anonlib.storage.scratch import A_CLIP
 from anonlib.synthesis.canonical import pose_of, shape_model
 from anonlib.synthesis.compositor import light_of
 from anonlib.synthesis.light import Light
@@ -54,7 +57,11 @@ class TrackMeshes:
     def __init__(self, file: Path, tracks: Sequence[Track], rate: float) -> None:
         self.tracks, self.rate = tracks, rate
         self._starts = [0, *accumulate(len(track) for track in tracks)]
-        self._rows = np.memmap(file, np.float32, "w+", shape=(max(self._starts[-1], 1), _ROW))
+        shape = max(self._starts[-1], 1), _ROW
+        with as_sentence("write", A_CLIP), file.open("wb") as opened:
+            # A page of a sparse file that the disk has no room for would end the process.
+            os.posix_fallocate(opened.fileno(), 0, 4 * shape[0] * shape[1])
+        self._rows = np.memmap(file, np.float32, "r+", shape=shape)
         self._runs: list[NDArray[np.int64]] = []
 
     def of(self, number: int) -> NDArray[np.float32]:

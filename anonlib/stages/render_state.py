@@ -71,6 +71,11 @@ class FaceState:
         return np.array(self.planned["box"], np.float32)
 
     @property
+    def area(self) -> float:
+        """Px of its box."""
+        return float(np.prod(self.box[2:] - self.box[:2]))
+
+    @property
     def mesh(self) -> NDArray[np.float32]:
         return np.array(self.planned["mesh"], np.float32).reshape(MESH_POINTS, 3)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import fcntl
 import hashlib
+import mmap
 import os
 import shutil
 import tempfile
@@ -16,12 +17,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from weakref import finalize
 
 _PREFIX = "anonlib-"
 _LOCK = ".lock"
 _BLOCK = 1 << 20
+A_CLIP = "a clip in the temporary folder of this machine"
+"""What a disk that fails fails to write, in the words of an error."""
 
 
 class SpooledFile:
@@ -39,12 +42,20 @@ class SpooledFile:
         with open(number, "wb") as file:  # noqa: PTH123
             block = head or stream.read(_BLOCK)
             while block:
-                with as_sentence("write", "a clip in the temporary folder of this machine"):
+                with as_sentence("write", A_CLIP):
                     file.write(block)
                 self.size += len(block)
                 block = stream.read(_BLOCK)
-            with as_sentence("write", "a clip in the temporary folder of this machine"):
+            with as_sentence("write", A_CLIP):
                 file.flush()
+
+    @property
+    def content(self) -> bytes:
+        """Its bytes, mapped and not read: memory holds what is looked at, and the file lasts as long as they do."""
+        if not self.size:
+            return b""
+        with self.path.open("rb") as file:
+            return cast("bytes", mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     @cached_property
     def sha256(self) -> str:

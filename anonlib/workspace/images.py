@@ -86,7 +86,7 @@ class JobImages:
 
 def _content(sample: Sample) -> bytes | None:
     """The file of an image or a clip."""
-    return sample.image if sample.clip is None else sample.clip.read_bytes()
+    return sample.image if sample.spooled is None else sample.spooled.content
 
 
 def _picked(images: Iterable[tuple[str, bytes | None]], wanted: set[str]) -> dict[str, bytes]:

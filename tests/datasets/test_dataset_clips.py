@@ -127,6 +127,9 @@ def test_a_clip_may_be_larger_than_an_image_and_not_larger_than_the_disk_should_
         monkeypatch.setattr(base, "MAX_CLIP_BYTES", most)
         dataset = open_dataset(str(tmp_path / "in"))
         first = next(iter(dataset.read(dataset.shards()[0])))
+        (item, *_) = dataset.items(dataset.storage, "0.tar" if kind == "webdataset" else "a.mp4")
+        assert item.odd == (reason is not None and kind == "webdataset")
+        assert item.odd or bytes(item.content) == CLIP
         assert (first.problem and first.problem.reason) == reason
         assert (first.clip is None) == (reason is not None)
 

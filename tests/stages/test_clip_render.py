@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from anonlib.errors import StorageError
 from anonlib.faces.track import Track
 from anonlib.stages.clip_render import TrackMeshes, runs
+from anonlib.stages.render import RenderStage
+from anonlib.stages.render_state import FaceState
 from anonlib.workspace.schemas import EYES, MESH_POINTS
 
 RATE = 20.0
@@ -75,6 +81,25 @@ def test_an_eye_that_is_hidden_in_a_frame_has_the_gaze_of_its_neighbours(tmp_pat
     held.of(0)[10, -EYES:] = np.nan
     face = held.at(0, 10) or pytest.fail("no mesh")
     assert face["gaze"] == pytest.approx([20] * EYES, abs=0.5)
+
+
+def test_a_full_disk_is_a_sentence_and_no_end_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(StorageError, match="the disk or quota is full"):
+        meshes(tmp_path, [True] * 20)
+
+
+def test_where_people_cross_the_nearest_is_painted_last() -> None:
+    sides, painted = [30, 60, 45], []
+    faces = [FaceState({"box": [0, 0, side, side]}, "k-diff", ["a"] * (side == 45)) for side in sides]
+    stage = SimpleNamespace(_replace=lambda photo, face, surrogates: painted.append(face.box[2]))
+    for depth, order in ((True, [30, 45, 60]), (False, [45, 30, 60])):
+        RenderStage._paint(cast("Any", stage), [(cast("Any", None), face) for face in faces], None, depth=depth)
+        assert painted == order
+        painted.clear()
 
 
 def test_runs_are_where_a_mask_is_true() -> None:

@@ -57,7 +57,7 @@ def carried(data: bytes) -> frozenset[str]:
 
 def carried_by_clip(data: bytes, limits: LimitsConfig, *, keep_audio: bool) -> frozenset[str]:
     """The same of a clip: a further picture, or an unknown part for anything else that a release would leave out."""
-    file = SpooledFile(io.BytesIO(data))
+    file = SpooledFile(io.BytesIO(), data)
     try:
         stripped = clip_info(file.path, limits, keep_audio=keep_audio).stripped
     except ImageProblem:

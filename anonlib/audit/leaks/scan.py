@@ -14,8 +14,9 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
+from mmap import mmap
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import cv2
 import numpy as np
@@ -207,7 +208,7 @@ class _LeakScan:
                 self._count(NAME, f"{where}, its name", not usual)
             if row is not None and row["status"] == schemas.QUARANTINED and not index.shows_another(row["key"]):
                 self._count(QUARANTINED_OUT, where, True)
-            if item.key is not None and isinstance(item.content, bytes):
+            if item.key is not None and _is_file(item.content):
                 self._count(FIELD, where, not self._is_kept(item.name, item.content))
             self._item(item, where, index)
 
@@ -231,7 +232,7 @@ class _LeakScan:
             self._columns(value, where, None)
             return
         image = value.get("bytes") if isinstance(value, dict) else value
-        if isinstance(image, bytes) and (images.is_picture(image) or clip_kind(image[:MEDIA_HEAD])):
+        if _is_file(image) and (images.is_picture(image) or clip_kind(image[:MEDIA_HEAD])):
             where = self._image(item, image, where, index)
         elif isinstance(value, bytes):
             text, document = contents.text_of(value)
@@ -245,7 +246,7 @@ class _LeakScan:
             self._count(EMBEDDING, where, contents.holds_embedding(value, self.kept))
             if self.rekey or not (isinstance(value, str) and value in index.rows):
                 index.add(where, json.dumps(value, ensure_ascii=False, default=str))
-        if isinstance(image, bytes):
+        if _is_file(image):
             index.contents[hashlib.sha256(image).hexdigest()] = where
         if self.rekey:
             index.add(where, f"{item.key or ''} {item.name}")
@@ -271,7 +272,7 @@ class _LeakScan:
 
     def _original(self, original: Sample, sample: ReleasedSample, here: str, index: contents.ReleaseIndex) -> None:
         """Look up an original's bytes, hashes and names, and compare its px."""
-        row, content = sample.row, original.image if original.clip is None else original.clip.read_bytes()
+        row, content = sample.row, original.image if original.spooled is None else original.spooled.content
         digest = hashlib.sha256(content or b"").hexdigest()
         if content is not None:
             copy = hashed = None
@@ -368,6 +369,11 @@ class _LeakScan:
                 self._count(LEFT, where, left)
         self._count(images.PROFILE, where, after.space not in (None, before.space))
         return allowed
+
+
+def _is_file(content: Any) -> TypeGuard[bytes]:
+    """Whether it is bytes, which of a clip are mapped."""
+    return isinstance(content, bytes | mmap)
 
 
 def _is_ours(file: bytes, stored: exact.Stored) -> bool:

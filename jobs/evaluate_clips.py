@@ -1,0 +1,219 @@
+"""Whether a face of a clip shows in its release: `python jobs/evaluate_clips.py make PORTRAITS FOLDER`, then `look`.
+
+`make` paints clips of portraits that pan, zoom, turn, leave and come back, cross each other, are cut, in the dark and
+blurred, and writes where each face is. `look` counts the frames of released clips (of anonlib or of any other tool,
+under the same names) in which a detector, at a low score, finds a face at such a place that a recognizer takes for the
+portrait's at FAR 1e-3.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from anonlib.config import ClipConfig, DetectorConfig, LimitsConfig, load_config
+from anonlib.datasets import open_input
+from anonlib.faces.detect import Finder, open_detector
+from anonlib.faces.embed import THRESHOLDS, Recognizer
+from anonlib.faces.regions import overlaps
+from anonlib.media.clip import ClipInfo, clip_writer, read_frames
+from anonlib.media.codec import Picture
+from anonlib.media.prefetch import try_to_read
+from anonlib.models.cache import model_bytes
+from anonlib.models.runtime import load_engine
+from anonlib.terminal import guarded, print_rows
+
+KINDS = ("pan", "zoom", "turn", "leave", "cross", "cut", "dark", "blur")
+DETECTORS, RECOGNIZERS = ("centerface", "yuface"), ("dlib-resnet", "faceres")
+WIDTH, HEIGHT, RATE, FRAMES = 640, 360, 12, 24
+LOW = 0.15
+"""The score from which `look` counts a detection; jobs take .4."""
+_AT = 0.3  # IoU from which a detection is of a painted face
+_SEEN = 0.5  # share of a face that lies in the frame and before no other, from which it counts as shown
+_HEAD = 1.1  # half the side of what is cut out of a portrait, in sides of its face's box
+
+Pixels = NDArray[np.uint8]
+Box = NDArray[np.float32]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def make(
+    portraits: Annotated[str, typer.Argument(help="A dataset of photos with one face each.")],
+    folder: Annotated[Path, typer.Argument(help="Where clips/KIND-NUMBER.mp4 and truth.json are written.")],
+    each: Annotated[int, typer.Option(help="Clips of each kind.")] = 5,
+) -> None:
+    """Paint clips with known faces."""
+    with guarded():
+        (folder / "clips").mkdir(parents=True)
+        heads, truth = _heads(portraits, 2 * each * len(KINDS)), {}
+        for number, kind in enumerate(kind for kind in KINDS for _ in range(each)):
+            name, pair = f"{kind}-{number % each}.mp4", heads[2 * number : 2 * number + 2]
+            truth[name] = _painted(folder / "clips" / name, kind, pair, number)
+            for person, (picture, box, _) in enumerate(pair):
+                cv2.imwrite(str(folder / f"{Path(name).stem}-{person}.png"), picture[..., ::-1])
+                truth[name][f"portrait {person}"] = box.tolist()
+        (folder / "truth.json").write_text(json.dumps(truth))
+
+
+def _heads(uri: str, most: int) -> list[tuple[Pixels, Box, Pixels]]:
+    """Portraits, the box of the face of each, and a soft mask of its head."""
+    places = {"output.uri": "/nowhere/output", "workspace.uri": "/nowhere/workspace"}
+    job = load_config(overrides={"input.uri": uri, **places})
+    dataset, detector, found = open_input(job), open_detector(DetectorConfig(score=0.6)), []
+    for sample in (sample for shard in dataset.shards() for sample in dataset.read(shard)):
+        picture = try_to_read(sample, job)
+        faces = detector.detect([picture.rgb])[0] if isinstance(picture, Picture) else ()
+        if not isinstance(picture, Picture) or len(faces) != 1:
+            continue
+        box = faces.boxes[0]
+        centre, half = (box[:2] + box[2:]) / 2, _HEAD * (box[2:] - box[:2])
+        mask = np.zeros(picture.rgb.shape[:2], np.uint8)
+        cv2.ellipse(mask, (centre.tolist(), (1.5 * half).tolist(), 0.0), 255, -1)
+        found.append((picture.rgb, box, np.asarray(cv2.GaussianBlur(mask, (0, 0), 6))))
+        if len(found) == most:
+            return found
+    raise typer.BadParameter(f"{uri} has {len(found)} portraits with one face, {most} are needed")
+
+
+def _placed(kind: str, time: float, person: int) -> tuple[float, float, float, float, float] | None:
+    """Where a head is at a time from 0 to 1: its middle, the height of its face's box in px, its roll in degrees, and
+    how narrow it is; None where it is not painted."""
+    swing = float(np.sin(2 * np.pi * time))
+    if kind != "cross" and person != (kind == "cut" and time >= 0.5):
+        return None
+    match kind:
+        case "pan":
+            return 100 + 440 * time, 180, 120, 0, 1
+        case "zoom":
+            return 320, 180, 30 + 170 * time, 0, 1
+        case "turn":
+            return 320, 180, 140, 30 * swing, float(np.cos(np.radians(50 * swing)))
+        case "leave":
+            return 320 + 480 * float(np.sin(np.pi * time)), 180, 130, 0, 1
+        case "cross":
+            return (80 + 480 * time, 170, 100, 0, 1) if person == 0 else (560 - 480 * time, 190, 140, 0, 1)
+    return 300 + 40 * swing, 180, 60 if kind == "blur" else 130, 0, 1
+
+
+def _painted(path: Path, kind: str, heads: list[tuple[Pixels, Box, Pixels]], seed: int) -> dict[str, Any]:
+    """Write a clip; the boxes of the faces that show in each frame, by person."""
+    random = np.random.default_rng(seed)
+    wall = cv2.resize(random.integers(60, 180, (5, 9, 3), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    one, rate = Fraction(1), Fraction(RATE)
+    length = Fraction(FRAMES, RATE)
+    info = ClipInfo(
+        WIDTH, HEIGHT, FRAMES, rate, 1 / rate, one, 0 * one, length, (1, 1, 1), "mp4", "h264", False, (), ()
+    )
+    boxes: list[dict[str, list[float]]] = []
+    with clip_writer(path, info, None, ClipConfig(), LimitsConfig()) as writer:
+        for number in range(FRAMES):
+            frame, time, here = wall.copy(), number / (FRAMES - 1), {}
+            for person, (picture, box, mask) in enumerate(heads):
+                if (place := _placed(kind, time, person)) is None:
+                    continue
+                x, y, size, roll, narrow = place
+                scale = size / float(box[3] - box[1])
+                centre = (box[:2] + box[2:]) / 2
+                turn = cv2.getRotationMatrix2D(centre.tolist(), roll, scale)
+                turn[:, 2] += np.array([x, y]) - centre
+                turn[0] = turn[0] * narrow + [0, 0, x * (1 - narrow)]
+                corners = np.array([[box[i], box[j]] for i in (0, 2) for j in (1, 3)]) @ turn[:, :2].T + turn[:, 2]
+                shown = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
+                warped = [cv2.warpAffine(of, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR) for of in (picture, mask)]
+                alpha = warped[1][..., None] / 255
+                frame = (frame * (1 - alpha) + warped[0] * alpha).astype(np.uint8)
+                here = {name: other for name, other in here.items() if _share(np.array(other), shown) < 1 - _SEEN}
+                if _share(shown, np.array([0, 0, WIDTH, HEIGHT], np.float32)) >= _SEEN:
+                    here[str(person)] = shown.tolist()
+            if kind == "dark":
+                level = 0.12 + 0.88 * abs(1 - 2 * time)
+                frame = np.clip(frame * level + random.normal(0, 3, frame.shape), 0, 255).astype(np.uint8)
+            if kind == "blur":
+                frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), 0.1 + 4 * time))
+            writer.write(frame, number / rate)
+            boxes.append(here)
+    return {"frames": boxes}
+
+
+def _share(box: Box, other: Box) -> float:
+    """The share of a box (4,) that lies in another."""
+    sides = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None)
+    return float(sides.prod() / np.prod(box[2:] - box[:2]))
+
+
+@app.command()
+def look(
+    folder: Annotated[Path, typer.Argument(help="What `make` wrote.")],
+    released: Annotated[list[Path], typer.Argument(help="Folders of released clips under the same names.")],
+) -> None:
+    """Print for each folder how many frames show an original face, of how many that have one, by kind."""
+    with guarded():
+        truth = json.loads((folder / "truth.json").read_text())
+        finders = [open_detector(DetectorConfig(name=name, score=LOW)) for name in DETECTORS]
+        recognizers = [Recognizer(name, load_engine(model_bytes(name))) for name in RECOGNIZERS]
+        sources = {
+            (name, person): _source(folder / f"{Path(name).stem}-{person}.png", finders[0], recognizers)
+            for name in truth
+            for person in "01"
+        }
+        for place in released:
+            counts: Counter[tuple[str, str]] = Counter()
+            for name, known in truth.items():
+                of_clip = {person: sources[name, person] for person in "01"}
+                counts += _looked(place / name, name.partition("-")[0], known["frames"], of_clip, finders, recognizers)
+            said = [(kind, *(counts[kind, what] for what in ("with a face", "found", "original"))) for kind in KINDS]
+            said.append(("all", *(sum(row[column] for row in said) for column in (1, 2, 3))))
+            rows = [
+                (row[0], "frames with a face {}, one is found in {}, an original in {}".format(*row[1:]))
+                for row in said
+            ]
+            print_rows([(str(place), ""), *rows])
+
+
+def _source(path: Path, finder: Finder, recognizers: list[Recognizer]) -> list[NDArray[np.float32]]:
+    """The vector of a portrait by each recognizer."""
+    picture = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+    face = finder.detect([picture])[0]
+    points = [face.landmarks[int(face.scores.argmax())]]
+    return [recognizer.embed([picture], points)[0] for recognizer in recognizers]
+
+
+def _looked(
+    path: Path,
+    kind: str,
+    truth: list[dict[str, list[float]]],
+    sources: dict[str, list[NDArray[np.float32]]],
+    finders: list[Finder],
+    recognizers: list[Recognizer],
+) -> Counter[tuple[str, str]]:
+    """Frames of a clip with a face, with one that is found at its place, and with one that is the portrait's."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for frame in (frame for window in read_frames(path, LimitsConfig()) for frame in window):
+        faces = truth[min(frame.index, len(truth) - 1)]
+        if not faces:
+            continue
+        counts[kind, "with a face"] += 1
+        found = original = False
+        for regions in (finder.detect([frame.rgb])[0] for finder in finders):
+            for person, box in faces.items():
+                at = np.flatnonzero(overlaps(regions.boxes, np.array(box, np.float32)) >= _AT)
+                found |= len(at) > 0
+                for recognizer, source in zip(recognizers, sources[person], strict=True) if len(at) else ():
+                    vectors = recognizer.embed([frame.rgb] * len(at), [regions.landmarks[row] for row in at])
+                    original |= bool((vectors @ source >= THRESHOLDS[recognizer.name]).any())
+        counts[kind, "found"] += found
+        counts[kind, "original"] += original
+    return counts
+
+
+if __name__ == "__main__":
+    app()
