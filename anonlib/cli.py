@@ -55,7 +55,7 @@ class Given(NamedTuple):
 
     def known_config(self) -> JobConfig:
         """The same of a job that has run: --workspace alone names it, too; raises ConfigError and JobError."""
-        from anonlib.workspace.kept_job import named_job
+        from anonlib.workspace.inventory import named_job
 
         return named_job(self.file, self.overrides)
 
@@ -308,7 +308,7 @@ def purge(
     force: Annotated[bool, typer.Option("--force", help="Even if the release is not complete.")] = False,
 ) -> None:
     """Destroy the workspace: embeddings, crops, the mapping and the secret. It cannot be undone."""
-    from anonlib.workspace.kept_job import named_workspace
+    from anonlib.workspace.inventory import named_workspace
     from anonlib.workspace.purge import purge as destroy
     from anonlib.workspace.purge import record_of, resume
 

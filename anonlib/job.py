@@ -45,8 +45,7 @@ from anonlib.storage import open_storage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
-from anonlib.workspace.inventory import check_inventory, claim_inventory, read_note, with_precision
-from anonlib.workspace.kept_job import keep_job
+from anonlib.workspace.inventory import check_inventory, claim_inventory, keep_job, read_note, with_precision
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming
 from anonlib.workspace.secrets import bind, open_pinned, signing_secret

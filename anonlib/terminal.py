@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anonlib.verification.certificate import Certificate, CertifiedCounts
     from anonlib.verification.release import Verified
     from anonlib.workspace.purge import Purged
-    from anonlib.workspace.status import Crowd, Reasons, Status, Summary
+    from anonlib.workspace.status import Reasons, Status, Summary
 
 RUN_MODULES = frozenset(
     {"PIL", "cv2", "faiss", "onnx", "onnxruntime", "openvino", "ray", "scipy", "simplejpeg", "torch", "turbojpeg"}
@@ -118,16 +118,16 @@ def print_estimate(found: Estimate, workers: int, core_hour: float) -> None:
     )
 
 
-def crowd_rows(crowd: Crowd | None) -> list[tuple[str, str]]:
-    """Who was told apart, and what their faces do not keep; a warning where classes are few."""
+def crowd_rows(crowd: tuple[int, int, int, int] | None) -> list[tuple[str, str]]:
+    """Who was told apart, and what their faces do not keep (`crowd_of`); a warning where classes are few."""
     if crowd is None:
         return []
-    if not crowd.classes:
-        return [("people", f"{crowd.people:,}")]
-    gender, age = f"{crowd.other_gender:,} wear a face that is not of their gender", f"{crowd.other_age:,} one"
-    others = f"{gender}, {age} that is not of their age band"
-    rows = [("people", f"{crowd.people:,} in {crowd.classes:,} classes; {others}")]
-    if crowd.classes < _FEW_CLASSES:
+    people, classes, gender, age = crowd
+    if not classes:
+        return [("people", f"{people:,}")]
+    others = f"{gender:,} wear a face that is not of their gender, {age:,} one that is not of their age band"
+    rows = [("people", f"{people:,} in {classes:,} classes; {others}")]
+    if classes < _FEW_CLASSES:
         few = "classes are few: people in one photo may wear the same face, and not one of their gender or age"
         rows.append(("warning", f"{few}; more people or a smaller k make more classes"))
     return rows
@@ -282,9 +282,7 @@ def print_purged(workspace: str, record: Purged, earlier: Purged | None) -> None
     """What was destroyed, or in an `earlier` purge; what was not goes to stderr."""
     destroyed = f"{record.files:,} files, {record.bytes / 1e6:,.1f} MB destroyed"
     if earlier is not None and earlier.finished:
-        late = record.late - earlier.late
-        now = f"{late:,} files that came in since are destroyed now" if late else "nothing was left to destroy now"
-        destroyed = f"purged on {record.at}, {destroyed} then; {now}"
+        destroyed = f"purged on {record.at}, {destroyed} then; nothing is left there now"
     rows = [("workspace", f"{workspace}: {destroyed}"), ("secret", record.secret)]
     print_rows([*rows, ("record", f"{workspace.rstrip('/')}/purged.json")])
     if record.remains:

@@ -18,37 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 from anonlib.codes import Note, Problem, Reason
-from anonlib.datasets.names import (
-    MEDIA_HEAD,
-    clip_kind,
-    is_clip,
-    json_object,
-    no_data,
-    shard_id,
-    suffix_of,
-    unique_key,
-    why_left_out,
-    without_suffix,
-)
+from anonlib.datasets import names
 from anonlib.errors import AccessDenied, DatasetError, NotFound, UnsafePath
-from anonlib.storage import (
-    IRREGULAR,
-    LINKED_FOLDER,
-    OURS,
-    REFUSED_LINK,
-    UNREADABLE,
-    Storage,
-    StorageOptions,
-    StoredObject,
-    closed_folder,
-    join_uri,
-    open_storage,
-)
+from anonlib.storage import OURS, Storage, StorageOptions, StoredObject, join_uri, local, open_storage
 from anonlib.storage.base import safe_path
-from anonlib.storage.local import as_sentence
 from anonlib.storage.scratch import SpooledFile
 from anonlib.storage.uri import expand, named_parts
 
@@ -79,19 +55,6 @@ class Shard:
     listed: tuple[StoredObject, ...] = ()
 
 
-class Part(NamedTuple):
-    """Where an image stands in a tar sample or a row that has several.
-
-    sample: the tar sample's or the row's number in the shard, from 0; key: its key; place: where it is in a list of
-    images, and length: how many the list holds.
-    """
-
-    sample: int
-    key: str
-    place: int = 0
-    length: int = 1
-
-
 @dataclass(slots=True)
 class Sample:
     """One photograph or clip with its fields, or the reason why there is none.
@@ -99,9 +62,9 @@ class Sample:
     key is the dataset's own and unique in its shard. image_field is the member extension (lower case, without dot) or
     the column. fields are the other members (bytes) or columns (Python values) without images, before any allow-list.
     With a problem image is None; of a clip it is None, too, and `clip` a local file that lasts as long as the sample.
-    position counts images from 0 in the shard. part: where the image is one of several
-    that share their fields; then the first has the key KEY, the others KEY#2, KEY#3. spelling: extensions whose letters
-    the input writes otherwise.
+    position counts images from 0 in the shard. part_of: where images may share fields, the number and the key of their
+    tar sample or row; then the first has the key KEY, the others KEY#2, KEY#3. place: where the image is in a list of
+    images, and how many the list holds. spelling: extensions whose letters the input writes otherwise.
     """
 
     key: str
@@ -110,7 +73,8 @@ class Sample:
     fields: dict[str, Any] = field(default_factory=dict)
     problem: Problem | None = None
     position: int = -1
-    part: Part | None = None
+    part_of: tuple[int, str] | None = None
+    place: tuple[int, int] = (0, 1)
     notes: tuple[Note, ...] = ()
     spelling: dict[str, str] = field(default_factory=dict)
     spooled: SpooledFile | None = None
@@ -123,7 +87,7 @@ class Sample:
     def hold(self, content: "Content | None") -> None:
         """Take an image or a clip, whichever this is."""
         self.image, self.spooled = None, None
-        if isinstance(content, bytes) and clip_kind(content[:MEDIA_HEAD]):
+        if isinstance(content, bytes) and names.clip_kind(content[: names.MEDIA_HEAD]):
             content = SpooledFile(io.BytesIO(content))
         if isinstance(content, SpooledFile):
             self.spooled = content
@@ -133,21 +97,21 @@ class Sample:
     @property
     def row(self) -> int:
         """The number of the tar sample or row that the image is part of."""
-        return self.position if self.part is None else self.part.sample
+        return self.position if self.part_of is None else self.part_of[0]
 
     @property
     def own_key(self) -> str:
         """The key of the tar sample or row that the image is part of."""
-        return self.key if self.part is None else self.part.key
+        return self.key if self.part_of is None else self.part_of[1]
 
     def parts(self, images: Sequence[tuple[str, Any, int, int]], number: int, seen: dict[str, int]) -> Iterator[Self]:
         """A sample an image, of a sample's images: (image_field, content, place and length of a list)."""
         for count, (name, image, place, length) in enumerate(images, 1):
             wanted = self.key if count == 1 else f"{self.key}#{count}"
-            key = wanted if count == 1 else unique_key(wanted, seen)
-            part = Part(number, self.key, place, length)
+            key = wanted if count == 1 else names.unique_key(wanted, seen)
             problem = None if key == wanted else Problem(Reason.DUPLICATE_KEY, f"the key {wanted!r} is in this shard")
-            sample = replace(self, key=key, image_field=name, part=part, problem=problem)
+            sample = replace(self, key=key, image_field=name, problem=problem)
+            sample.part_of, sample.place = (number, self.key), (place, length)
             sample.hold(None if problem else image)
             yield sample
 
@@ -158,8 +122,8 @@ Content = bytes | SpooledFile
 
 def content_of(stream: BinaryIO, name: str) -> Content:
     """What a stream holds: bytes, or the copy of a clip; the `name` tells a clip that is empty or damaged."""
-    head = stream.read(MEDIA_HEAD)
-    if is_clip(name, head):
+    head = stream.read(names.MEDIA_HEAD)
+    if names.is_clip(name, head):
         return SpooledFile(stream, head)
     return head + stream.read(MAX_SAMPLE_BYTES)  # a name may promise a clip; cut off, an image is over its limit
 
@@ -167,9 +131,9 @@ def content_of(stream: BinaryIO, name: str) -> Content:
 def head_of(media: bytes | Path) -> bytes:
     """The first bytes of a released image or clip."""
     if isinstance(media, bytes):
-        return media[:MEDIA_HEAD]
+        return media[: names.MEDIA_HEAD]
     with media.open("rb") as file:
-        return file.read(MEDIA_HEAD)
+        return file.read(names.MEDIA_HEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,20 +168,20 @@ class Listing:
         named, storage = named_parts(uri, base), open_storage(base, options)
         found = cls(base, [], Counter())
         for entry in entries:
-            kind = why_left_out(entry.path, named, base.rstrip("/").rpartition("/")[2])
-            if entry.etag == UNREADABLE:
+            kind = names.why_left_out(entry.path, named, base.rstrip("/").rpartition("/")[2])
+            if entry.etag == local.UNREADABLE:
                 if kind is None:
-                    raise closed_folder(join_uri(base, entry.path).rstrip("/"), entry.path)
+                    raise local.closed_folder(join_uri(base, entry.path).rstrip("/"), entry.path)
                 found.left_out["unreadable folder"] += 1
             elif kind is not None:
                 found.left_out[kind] += 1
-            elif entry.etag == LINKED_FOLDER:
+            elif entry.etag == local.LINKED_FOLDER:
                 # Inside the base its files are listed at their real place.
                 with suppress(NotFound):
                     storage.stat(entry.path)
             elif entry.path.endswith("/"):
                 found.left_out["folder mark"] += 1
-            elif entry.etag == IRREGULAR:
+            elif entry.etag == local.IRREGULAR:
                 found.left_out["no file"] += 1
             else:
                 found.files.append(entry)
@@ -240,7 +204,7 @@ class ShardWriter(ABC):
         self._waiting: dict[str, int] = {}
         self._open: tuple[int, Any] | None = None
         self._clips: Path | None = None
-        with as_sentence("write", _HERE):
+        with local.as_sentence("write", _HERE):
             local_path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, sample: Sample, image: bytes | Path | None, key: str | None = None) -> None:
@@ -263,7 +227,7 @@ class ShardWriter(ABC):
             raise ValueError(f"sample {sample.key!r} has a problem and may not be written: {sample.problem}")
         if key is not None and not _NEW_KEY.fullmatch(key):
             raise ValueError(f"the new key {key!r} must be 1 to 128 letters, digits, '-' or '_'")
-        with as_sentence("write", _HERE):
+        with local.as_sentence("write", _HERE):
             entry = self._entry(sample, self._taken(image) if isinstance(image, Path) else image, key)
             if key is None:
                 if self._open is not None and self._open[0] == sample.row:
@@ -291,7 +255,7 @@ class ShardWriter(ABC):
 
     def close(self) -> None:
         """Finish the files; nothing exists at the final local path before. Raises StorageError."""
-        with as_sentence("write", _HERE):
+        with local.as_sentence("write", _HERE):
             self._add_open()
             for number, key in enumerate(sorted(self._waiting)):
                 self._spool.seek(self._waiting[key])
@@ -393,7 +357,7 @@ class Dataset(ABC):
         found = self._data()
         if not found:
             raise DatasetError(f"'{self.uri}' contains no {self.noun}.")
-        if all(file.etag == REFUSED_LINK for file in found):
+        if all(file.etag == local.REFUSED_LINK for file in found):
             raise DatasetError(
                 f"Every {self.noun} of '{self.uri}' ({len(found):,}) is a link that leads out of '{self.base}' or "
                 "nowhere, and such links are not followed: name the folder that they lead to, or copy it (cp -rL)."
@@ -439,7 +403,7 @@ class Dataset(ABC):
     def left_out(self) -> dict[str, int]:
         """How many objects below the input are no data, by kind; members of a shard are counted when it is read."""
         used = self._used()
-        rest = Counter(no_data(self.noun, file.path) for file in self.listing().files if file.path not in used)
+        rest = Counter(names.no_data(self.noun, file.path) for file in self.listing().files if file.path not in used)
         return dict(sorted((self.listing().left_out + rest).items()))
 
     def _used(self) -> Collection[str]:
@@ -471,7 +435,7 @@ class Dataset(ABC):
 
     def shards(self) -> list[Shard]:
         """Every unit of work, a file each, always the same list in the same order for the same files."""
-        named = [(shard_id(file.path, self.suffixes), file) for file in self.sources()]
+        named = [(names.shard_id(file.path, self.suffixes), file) for file in self.sources()]
         if len(dict(named)) != len(named):
             raise DatasetError(f"Two shards of '{self.uri}' would get the same id; rename one of them.")
         return [Shard(name, join_uri(self.base, f.path), f.etag, f.size, self.format) for name, f in named]
@@ -490,7 +454,7 @@ class Dataset(ABC):
         Under another `name` only the format's ending stays.
         """
         old = self.name_of(shard)
-        return f"data/{old if name is None else name + old[len(without_suffix(old, self.suffixes)) :].lower()}"
+        return f"data/{old if name is None else name + old[len(names.without_suffix(old, self.suffixes)) :].lower()}"
 
     @abstractmethod
     def writer(
@@ -528,7 +492,9 @@ def values_of(sample: Sample, field: str) -> Iterator[Any]:
     """What a sample has under the name of a member, column or JSON key (see `label`), the nearest first."""
     name = field.removeprefix("json:")
     places = [sample.fields] if name == field else []
-    places += [json_object(value) for key, value in sample.fields.items() if suffix_of(f"x.{key}") == "json"]
+    places += [
+        names.json_object(value) for key, value in sample.fields.items() if names.suffix_of(f"x.{key}") == "json"
+    ]
     for place in places:
         yield from (value for value in (place.get(name), _nested(place, name)) if value is not None)
 

@@ -22,39 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from anonlib.codes import Problem, Reason
-from anonlib.datasets import base
-from anonlib.datasets.base import (
-    Content,
-    Dataset,
-    Item,
-    Sample,
-    Shard,
-    ShardWriter,
-    content_of,
-    digest_of,
-    folders_above,
-    head_of,
-)
-from anonlib.datasets.names import (
-    CONVERTED,
-    MEDIA_EXTENSIONS,
-    MEDIA_HEAD,
-    begins_as_media,
-    converted,
-    is_clip,
-    is_media,
-    json_object,
-    kept_members,
-    key_spellings,
-    media_ending,
-    printable,
-    suffix_of,
-    why_unsafe,
-)
-from anonlib.datasets.parquet_footer import UNREADABLE, open_table
-from anonlib.datasets.parquet_pages import bounded_batches
+from anonlib.datasets import base, names
+from anonlib.datasets.base import Content, Dataset, Item, Sample, Shard, ShardWriter
+from anonlib.datasets.parquet_footer import UNREADABLE, bounded_batches, open_table
 from anonlib.errors import Changed, DatasetError, LinkRefused, StorageError
-from anonlib.storage import REFUSED_LINK, Storage, StoredObject
+from anonlib.storage import Storage, StoredObject
+from anonlib.storage.local import REFUSED_LINK
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16
@@ -83,13 +56,13 @@ class FolderDataset(Dataset):
     @classmethod
     def reads(cls, name: str) -> bool:
         """See Dataset; by its ending, which says that it is an image."""
-        return is_media(name)
+        return names.is_media(name)
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
         key = path.removeprefix("data/") if path.startswith("data/") else None
         if key is None or not is_metadata(path):
-            yield Item(path, key, suffix_of(path), storage.read(path))
+            yield Item(path, key, names.suffix_of(path), storage.read(path))
             return
         for row in metadata_rows(storage.read(path), path):
             image = image_of(key, row)
@@ -108,7 +81,7 @@ class FolderDataset(Dataset):
     def _begins(self, file: StoredObject) -> bool:
         try:
             with self.storage.open_read(file.path, file.etag) as stream:
-                return begins_as_media(stream.read(MEDIA_HEAD))
+                return names.begins_as_media(stream.read(names.MEDIA_HEAD))
         except StorageError as error:
             if not error.of_the_file:
                 raise
@@ -128,7 +101,7 @@ class FolderDataset(Dataset):
         for start in range(0, len(images), SLICE_IMAGES):
             chosen = images[start : start + SLICE_IMAGES]
             beside = [path for image in chosen for path in sidecars_of(image) if path in files]
-            folders = dict.fromkeys(folder for image in chosen for folder in ("", *folders_above(image)))
+            folders = dict.fromkeys(folder for image in chosen for folder in ("", *base.folders_above(image)))
             paths = list(dict.fromkeys([*chosen, *beside, *(path for folder in folders for path in metadata[folder])]))
             entries = [files[path] for path in paths]
             for entry in entries:
@@ -138,7 +111,7 @@ class FolderDataset(Dataset):
                         "into one for each sub-folder."
                     )
             size = sum(entry.size for entry in entries)
-            about = (self.base, digest_of(entries), size, self.format, tuple(paths), tuple(entries))
+            about = (self.base, base.digest_of(entries), size, self.format, tuple(paths), tuple(entries))
             shards.append(Shard(f"files-{start:08d}", *about))
         return shards
 
@@ -161,7 +134,7 @@ class FolderDataset(Dataset):
                 for sample, entries in pool.map(load, range(start, min(start + READ_AHEAD, len(images)))):
                     read |= {entry.path: entry for entry in entries}
                     path = images[sample.position]
-                    if sample.problem is None and is_clip(path):
+                    if sample.problem is None and names.is_clip(path):
                         # A clip is copied when its turn comes, and not by the threads that read ahead.
                         content, entry, sample.problem = self._content(path)
                         sample.hold(content)
@@ -170,15 +143,15 @@ class FolderDataset(Dataset):
         # A file that could not be read does not mean that the others changed.
         failed = {path for path, entry in read.items() if entry.etag == _AT_FAULT}
         read |= {entry.path: entry for entry in shard.listed if entry.path in failed}
-        if digest_of(read[path] for path in shard.files if path in read) != shard.etag:
+        if base.digest_of(read[path] for path in shard.files if path in read) != shard.etag:
             raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
 
     def _load(
         self, position: int, path: str, sidecars: dict[str, str], taken: dict[str, bool]
     ) -> tuple[Sample, list[StoredObject]]:
-        sample = Sample(printable(path), None, suffix_of(path), {}, None, position)
+        sample = Sample(names.printable(path), None, names.suffix_of(path), {}, None, position)
         image, entries = None, list[StoredObject]()
-        if not is_clip(path):
+        if not names.is_clip(path):
             image, entry, sample.problem = self._content(path)
             entries.append(entry)
         for sidecar, field in sidecars.items():
@@ -188,11 +161,11 @@ class FolderDataset(Dataset):
                 sample.problem = sample.problem or problem
             if isinstance(content, bytes):
                 sample.fields[field] = content
-        if unsafe := why_unsafe(path):
+        if unsafe := names.why_unsafe(path):
             sample.problem = Problem(Reason.UNSAFE_NAME, f"the file name {unsafe}")
-        elif sample.problem is None and any(self._is_taken(above, taken) for above in folders_above(path)):
+        elif sample.problem is None and any(self._is_taken(above, taken) for above in base.folders_above(path)):
             sample.problem = Problem(Reason.INSIDE_A_FILE)
-        elif suffix_of(path) in CONVERTED and self.storage.exists(f"{path}.png"):
+        elif names.suffix_of(path) in names.CONVERTED and self.storage.exists(f"{path}.png"):
             sample.problem = Problem(Reason.DUPLICATE_KEY, "it would be released under the name of another image")
         sample.hold(None if sample.problem else image)
         return sample, entries
@@ -200,7 +173,7 @@ class FolderDataset(Dataset):
     def _is_taken(self, path: str, known: dict[str, bool]) -> bool:
         """Whether there is, or will be in the release, a file of this name."""
         old = path.removesuffix(".png")
-        return self._is_file(path, known) or (suffix_of(old) in CONVERTED and self._is_file(old, known))
+        return self._is_file(path, known) or (names.suffix_of(old) in names.CONVERTED and self._is_file(old, known))
 
     def _content(self, path: str) -> tuple[Content | None, StoredObject, Problem | None]:
         """(content, the object that was read, None), or (None, the object, why it is not used)."""
@@ -209,12 +182,12 @@ class FolderDataset(Dataset):
             return None, entry, Problem(Reason.UNSAFE_NAME, "the name has an empty part, '.' or '..'")
         try:
             entry = self.storage.stat(path)
-            most = base.MAX_CLIP_BYTES if is_clip(path) else base.MAX_SAMPLE_BYTES
+            most = base.MAX_CLIP_BYTES if names.is_clip(path) else base.MAX_SAMPLE_BYTES
             if entry.size > most:
                 return None, entry, Problem(Reason.TOO_LARGE, f"the file is larger than {most >> 20} MiB")
-            if is_clip(path):
+            if names.is_clip(path):
                 with self.storage.open_read(path, entry.etag) as stream:
-                    return content_of(stream, path), entry, None
+                    return base.content_of(stream, path), entry, None
             return self.storage.read(path, entry.etag), entry, None
         except LinkRefused as error:
             return None, entry, Problem(Reason.LINK, str(error))
@@ -254,12 +227,12 @@ class FolderDataset(Dataset):
             others = (image_of(path, row) for row in metadata_rows(_bytes(self._content(path)[0]), path))
             shared = any(image not in images and self._is_file(image, {}) for image in others if image)
             plain = re.sub(r"\.parquet$", ".jsonl", path)
-            ending = f"{shard.shard_id.rpartition('-')[2]}.{suffix_of(plain)}"
+            ending = f"{shard.shard_id.rpartition('-')[2]}.{names.suffix_of(plain)}"
             parts[path] = f"{path.rpartition('/')[0]}/metadata-{ending}".removeprefix("/") if shared else plain
         # `txt` in the list also allows NAME.txt, which is a member `jpg.txt` here.
         kinds = [*keep_fields.intersection(SIDECARS)]
         kinds += [f"{word}.json" for word in _TAKEOUT if "json" in keep_fields]
-        named = {f"{ending}.{kind}" for kind in kinds for ending in MEDIA_EXTENSIONS}
+        named = {f"{ending}.{kind}" for kind in kinds for ending in names.MEDIA_EXTENSIONS}
         return FolderShardWriter(local_path, self.output_path(shard), keep_fields | named, parts)
 
 
@@ -269,7 +242,7 @@ def _bytes(content: Content | None) -> bytes:
 
 def may_be_image(file: StoredObject) -> bool:
     """Whether only its first bytes tell whether a file is an image or a clip."""
-    return not suffix_of(file.path) and file.size > 0
+    return not names.suffix_of(file.path) and file.size > 0
 
 
 def is_metadata(path: str) -> bool:
@@ -289,7 +262,7 @@ def metadata_rows(content: bytes, path: str) -> list[dict[str, Any]]:
         return [json.loads(json.dumps(row, default=_as_text)) for row in rows]
     text = content.decode("utf-8-sig", "replace")
     if path.endswith(".jsonl"):
-        return [row for line in text.split("\n") if (row := json_object(line))]
+        return [row for line in text.split("\n") if (row := names.json_object(line))]
     try:
         return [{name: value for name, value in row.items() if name} for row in csv.DictReader(io.StringIO(text))]
     except csv.Error:
@@ -322,12 +295,12 @@ def image_of(path: str, row: dict[str, Any]) -> str | None:
 
 
 def _stem(path: str) -> str:
-    ending = suffix_of(path)
+    ending = names.suffix_of(path)
     return path[: -len(ending) - 1] if ending else path
 
 
 def _images(shard: Shard) -> list[str]:
-    return [path for path in shard.files if is_media(path) or not suffix_of(path)]
+    return [path for path in shard.files if names.is_media(path) or not names.suffix_of(path)]
 
 
 def sidecars_of(image: str) -> dict[str, str]:
@@ -366,27 +339,27 @@ class FolderShardWriter(ShardWriter):
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> dict[str, Any]:
-        stem, ending, renamed = _stem(sample.key), suffix_of(sample.key), None
-        head = head_of(image)
-        changed = converted(ending, head)
+        stem, ending, renamed = _stem(sample.key), names.suffix_of(sample.key), None
+        head = base.head_of(image)
+        changed = names.converted(ending, head)
         # The whole old name stays before the new ending, so that a.bmp and a.png are two files.
         name = f"{sample.key}.png" if changed else sample.key
         if key is not None:
-            new = "png" if changed else ending or media_ending(head)
-            renamed = key_spellings(stem, ending, key, new)
+            new = "png" if changed else ending or names.media_ending(head)
+            renamed = names.key_spellings(stem, ending, key, new)
             stem, name = key, f"{key}.{new}"
-        kept = kept_members(sample.fields, self._keep, renamed)
+        kept = names.kept_members(sample.fields, self._keep, renamed)
         entry: dict[str, Any] = {name: image}
         for extension, content in kept.items():
             if key is None and _ROW.fullmatch(extension):
-                entry |= self._metadata_entry(sample, name, extension, json_object(content))
+                entry |= self._metadata_entry(sample, name, extension, names.json_object(content))
             else:
                 entry[f"{stem}.{extension}"] = content
         return entry
 
     def _metadata_entry(self, sample: Sample, name: str, extension: str, kept: dict[str, Any]) -> dict[str, Any]:
         """{path of a metadata file in the release: the row of an image that is called `name` there}."""
-        below = posixpath.normpath(json_object(sample.fields[extension])[FILE_NAME])
+        below = posixpath.normpath(names.json_object(sample.fields[extension])[FILE_NAME])
         folder = sample.key[: -len(below)]
         path = f"{folder}{extension.removesuffix('.json')}"
         return {self._metadata[path]: {FILE_NAME: name.removeprefix(folder)} | kept}

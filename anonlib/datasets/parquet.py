@@ -1,49 +1,47 @@
 """Parquet files with an image column, as Hugging Face datasets and table exporters write them.
 
-Memory is bounded by a page, even where a row group is the whole file, and the size of unpacked pages is bounded before
-they are read (parquet_pages.py). parquet_columns.py finds the columns, parquet_rows.py turns rows into samples.
+A row is a sample an image, or one with the reason why there is none. An image may be in the row, or be a file below the
+input that the row names by its path, as `to_parquet` of Hugging Face's datasets writes images of local files. Memory is
+bounded by a page, even where a row group is the whole file, and the size of unpacked pages before they are read
+(parquet_footer.py). Columns are found, and files written, in parquet_columns.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from anonlib.codes import Problem, Reason
-from anonlib.datasets.base import Dataset, Item, Part, Sample, Shard, ShardWriter
-from anonlib.datasets.names import holds_image, key_spellings, printable, renamed_value, without_suffix
+from anonlib.codes import Note, Problem, Reason
+from anonlib.datasets import names
+from anonlib.datasets.base import MAX_SAMPLE_BYTES, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.parquet_columns import (
     HUGGING_FACE,
+    ImageColumn,
     Layout,
+    NoOutput,
+    ParquetShardWriter,
     declared_images,
     has_metadata,
     image_column,
     image_note,
-    is_text,
     layout_of,
-    released_schema,
+    parts_of,
+    path_of,
 )
-from anonlib.datasets.parquet_footer import UNREADABLE, Footer, Table, open_table, raise_if_of_the_disk
-from anonlib.datasets.parquet_rows import ROWS_AT_ONCE, Links, names_files, samples_of
-from anonlib.errors import AccessDenied, Changed, DamagedTable, DatasetError, StorageError
+from anonlib.datasets.parquet_footer import UNREADABLE, Table, leaves_of, open_table, raise_if_of_the_disk, rows_at_once
+from anonlib.errors import AccessDenied, DamagedTable, DatasetError, LinkRefused, NotAFile, NotFound, StorageError
 from anonlib.storage import Storage, StoredObject, open_storage
 
-FLUSH_BYTES = 128 << 20
-"""The format keeps columns together, so a row group is held in memory while it is filled; a larger one ends early."""
-ROWS_PER_PAGE_CHECK = 16
-"""Arrow closes a page only between batches; its 1,024 rows would make pages that readers must hold whole."""
+ROWS_AT_ONCE = 16
 NEW_IMAGE = "image"
 """The image column's name in a release with new keys whose job does not name it."""
 
-_LINKED = "+"
-"""Between a Parquet file's own etag and the digest of the image files that it names."""
+_PATHS_AT_ONCE = 1024
 _LOGS = (
     ("_delta_log/", "", "Delta Lake"),
     (".hoodie/", "", "Apache Hudi"),
@@ -78,11 +76,6 @@ class ParquetDataset(Dataset):
     suffixes = (".parquet",)
     damage = (*UNREADABLE, ValueError, OverflowError)
     _checked = False
-    _shown: set[str] | None = None
-    """The image files that rows show, once the shards were listed."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_shown": None}
 
     def sources(self) -> list[StoredObject]:
         """See Dataset; raises DatasetError also for tables whose log says which of their files are valid."""
@@ -113,42 +106,34 @@ class ParquetDataset(Dataset):
     def shards(self) -> list[Shard]:
         """See Dataset; checks the columns of the first file, and raises DatasetError if they do not fit."""
         first = self.sources()[0]
-        linked, self._shown = False, set()
         with _its_own_problem(), _opened(self.storage, first.path, first.etag) as table:
-            linked = names_files(table, layout_of(table, self.image_field, self.key_field))
-        return [self._with_links(shard) if linked else shard for shard in super().shards()]
+            layout_of(table, self.image_field, self.key_field)
+        return super().shards()
 
     def _used(self) -> set[str]:
         """See Dataset; with the image files that rows show."""
-        if self._shown is None:
-            self.shards()
-        return {file.path for file in self.sources()} | (self._shown or set())
-
-    def _with_links(self, shard: Shard) -> Shard:
-        """The shard whose etag stands for the image files that it names, too."""
-        links = Links(self, self.name_of(shard), {file.path: file for file in self.listing().files})
-        with _its_own_problem(DatasetError), _opened(self.storage, self.name_of(shard), shard.etag) as table:
-            for column in layout_of(table, self.image_field, self.key_field).images:
-                if column.has_path:
-                    links.enter(table, column)
-            shard = replace(shard, etag=f"{shard.etag}{_LINKED}{links.digest()}")
-        self._shown = (self._shown or set()) | links.shown
-        return shard
+        sources, known = self.sources(), {file.path: file for file in self.listing().files}
+        used = {file.path for file in sources}
+        for source in sources if any(map(names.is_media, known.keys() - used)) else ():
+            with _its_own_problem(DatasetError), _opened(self.storage, source.path, source.etag) as table:
+                layout = layout_of(table, self.image_field, self.key_field)
+                used |= set(_Links(self, source.path, known).shown(table, layout))
+        return used
 
     @classmethod
     def _items(cls, storage: Storage, path: str) -> Iterator[Item]:
         """The schema, other metadata, the footer's text (writer, least and greatest values), and every cell."""
-        with _opened(storage, path) as (file, _, footer):
-            schema: pa.Schema = file.schema_arrow
+        with _opened(storage, path) as table:
+            schema: pa.Schema = table.file.schema_arrow
             yield Item(path, None, "", schema)
-            for name, value in (file.metadata.metadata or {}).items():
+            for name, value in (table.file.metadata.metadata or {}).items():
                 if name != b"ARROW:schema":
                     odd = name != HUGGING_FACE or value != image_note(schema, declared_images(schema))
                     yield Item(f"{path}: metadata", None, name.decode(errors="replace"), value, odd)
-            strange = any(map(has_metadata, schema)) or not footer.writer.startswith(_WRITER)
-            yield Item(f"{path}: footer", None, "", footer, odd=strange)
+            strange = any(map(has_metadata, schema)) or not table.writer.startswith(_WRITER)
+            yield Item(f"{path}: footer", None, "", table, odd=strange)
             number = 0
-            for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
+            for batch in table.file.iter_batches(ROWS_AT_ONCE, use_threads=False):
                 for row in batch.to_pylist():
                     for name, cell in row.items():
                         for value in cell if isinstance(cell, list) and image_column(schema, name) else [cell]:
@@ -158,24 +143,19 @@ class ParquetDataset(Dataset):
     def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
         """See Dataset. After an unreadable page the rest of its row group is one sample with a problem."""
         name = self._readable_name(shard)
-        stem = without_suffix(name.rpartition("/")[2], self.suffixes)
-        etag, _, linked = shard.etag.partition(_LINKED)
-        links = Links(self, name, {}) if linked else None
+        stem = names.without_suffix(name.rpartition("/")[2], self.suffixes)
         position = 0
         try:
-            with _opened(self.storage, name, etag) as table:
+            with _opened(self.storage, name, shard.etag) as table:
                 layout = layout_of(table, self.image_field, self.key_field)
-                for sample in samples_of(table, layout, stem, self.fields, links):
+                for sample in _RowReader(table, layout, self.fields, _Links(self, name, {})).samples(stem):
                     sample.position = position
                     position += 1
                     yield sample
         except UNREADABLE as error:
             raise_if_of_the_disk(error)
-            problem = Problem(Reason.UNREADABLE, f"the Parquet file cannot be read ({printable(str(error))})")
+            problem = Problem(Reason.UNREADABLE, f"the Parquet file cannot be read ({names.printable(str(error))})")
             yield Sample(f"{stem}#unreadable", None, self.image_field or "", {}, problem, position)
-            return
-        if links and links.digest() != linked:
-            raise Changed(f"Images that {shard.uri} names have changed since they were listed; start a new run.")
 
     def writer(
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
@@ -183,137 +163,161 @@ class ParquetDataset(Dataset):
         """See Dataset; takes the schema from the input. A file that cannot be read has no output."""
         release_path = self.output_path(shard, name)
         try:
-            with _opened(self.storage, self.name_of(shard), shard.etag.partition(_LINKED)[0]) as table:
-                layout, schema = layout_of(table, self.image_field, self.key_field), table.file.schema_arrow
-                paths = [table.file.schema.column(leaf).path for leaf in range(table.file.metadata.num_columns)]
+            with _opened(self.storage, self.name_of(shard), shard.etag) as table:
+                layout = layout_of(table, self.image_field, self.key_field)
         except UNREADABLE as error:
             raise_if_of_the_disk(error)
             return NoOutput(local_path, release_path)
-        names = {column.name: column.name for column in layout.images}
+        called = {column.name: column.name for column in layout.images}
         if name is not None and not self.image_field:
-            names = {old: f"{NEW_IMAGE}{number or ''}" for number, old in enumerate(names)}
-        return ParquetShardWriter(local_path, release_path, layout, schema, table.footer, paths, keep_fields, names)
+            called = {old: f"{NEW_IMAGE}{number or ''}" for number, old in enumerate(called)}
+        return ParquetShardWriter(local_path, release_path, layout, table, keep_fields, called)
 
 
-class ParquetShardWriter(ShardWriter):
-    """One Parquet file at `local_path`; equal samples give equal bytes.
+class _Links:
+    """The image files below the input that a Parquet file names by their paths; `known`: files of the listing."""
 
-    schema, footer and the paths of its leaves are the input file's. Samples that are left out make their row group
-    shorter and do not move the others; an image that is left out of a row is null. `names`: those of the
-    image columns in the release.
-    """
+    def __init__(self, dataset: Dataset, name: str, known: dict[str, StoredObject]) -> None:
+        self._storage, self._base, self._known = dataset.storage, dataset.base.rstrip("/"), known
+        self._folder = name.rpartition("/")[0]
 
-    def __init__(
-        self,
-        local_path: Path,
-        release_path: str,
-        layout: Layout,
-        schema: pa.Schema,
-        footer: Footer,
-        paths: Sequence[str],
-        keep_fields: frozenset[str],
-        names: Mapping[str, str],
-    ) -> None:
-        super().__init__(local_path, release_path)
-        self._layout, self._names = layout, names
-        self._columns = {column.name: column for column in layout.images}
-        self._schema = released_schema(schema, layout, keep_fields, names)
-        self._ends: list[int] = []
-        for group in footer.groups:
-            self._ends.append(group.rows + (self._ends[-1] if self._ends else 0))
-        self._group, self._bytes = 0, 0
-        self._rows: list[dict[str, Any]] = []
-        codecs, dictionaries = self._encodings(footer, paths)
-        self._file = pq.ParquetWriter(
-            self._temporary,
-            self._schema,
-            compression=codecs or "snappy",
-            write_batch_size=ROWS_PER_PAGE_CHECK,
-            use_dictionary=dictionaries,
-        )
-        self._files.callback(self._file.close)
+    def shown(self, table: Table, layout: Layout) -> Iterator[str]:
+        """The files that stand for an image without bytes; bytes are read only where some images have them."""
+        for column in (column for column in layout.images if column.has_path):
+            leaves = {table.file.schema.column(leaf).path: leaf for leaf in leaves_of(table.file, [column.name])}
+            paths, contents = ([path for path in leaves if path.endswith(name)] for name in (".path", ".bytes"))
+            for number, group in enumerate(table.groups):
+                chunk = group.chunks[leaves[contents[0]]]
+                if chunk.nulls == 0:
+                    continue
+                wanted = paths if chunk.nulls == chunk.values else paths + contents
+                rows = rows_at_once(table, number, _PATHS_AT_ONCE, names=wanted)
+                for batch in table.file.iter_batches(rows, row_groups=[number], columns=wanted, use_threads=False):
+                    for part in (part for cell in batch.column(column.name) for part in parts_of(cell, column)):
+                        has_bytes = wanted != paths and part.is_valid and part["bytes"].is_valid
+                        if not has_bytes and (found := self.entry(path_of(part))):
+                            yield found.path
 
-    def _encodings(self, footer: Footer, paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-        """({leaf path: codec}, leaf paths with a dictionary) of the kept columns, from the first row group."""
-        codecs: dict[str, str] = {}
-        dictionaries: list[str] = []
-        for path, leaf in zip(paths, footer.groups[0].chunks if footer.groups else [], strict=False):
-            top, dot, below = path.partition(".")
-            name = self._names.get(top, top)
-            if name in self._schema.names:
-                codecs[f"{name}{dot}{below}"] = leaf.codec
-                if leaf.dictionary_page is not None and top not in self._names:
-                    dictionaries.append(f"{name}{dot}{below}")
-        return codecs, dictionaries
-
-    def _add(self, position: int, entry: dict[str, Any]) -> None:
-        # Under new keys there may be more rows than in the input, an image each.
-        while position >= self._ends[self._group] and self._group + 1 < len(self._ends):
-            self._finish()
-            self._group += 1
-        size = sum(_bytes_in(entry[name]) for name in self._names.values())
-        if self._bytes + size > FLUSH_BYTES:
-            self._finish()
-        self._rows.append(entry)
-        self._bytes += size
-
-    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> dict[str, Any]:
-        if isinstance(image, Path):  # a cell is held whole, here and by every reader
-            image = image.read_bytes()
-        renamed = None if key is None else key_spellings(sample.own_key, "", key)
-        row: dict[str, Any] = dict.fromkeys(self._names.values())
-        column = self._columns[sample.image_field]
-        cell: Any = {"bytes": image} if column.in_struct else image
-        if column.listed:
-            part = sample.part or Part(sample.position, sample.key)
-            cell = [cell if index == part.place else None for index in range(part.length)]
-        row[self._names[column.name]] = cell
-        for field in self._schema:
-            if field.name in self._names.values():
+    def entry(self, path: str) -> StoredObject | None:
+        """The file of a path beside the Parquet file or below the input, an absolute one below the input alone."""
+        if not path:
+            return None
+        inside = path.removeprefix("file://").removeprefix(f"{self._base}/").removeprefix("./")
+        # A path may begin with the folder's own name, as seen from where it lies.
+        below = inside.removeprefix(f"{self._base.rpartition('/')[2]}/")
+        for place in dict.fromkeys((f"{self._folder}/{inside}".removeprefix("/"), inside, below)):
+            if names.why_unsafe(place) is not None:
                 continue
-            if field.name != self._layout.key or key is None:
-                value = renamed_value(field.name, sample.fields.get(field.name), renamed)
-                row[field.name] = value if field.name == self._layout.key or not holds_image(value) else None
-            elif is_text(field.type):
-                row[field.name] = key
-            else:
-                raise DatasetError(
-                    f"The key column '{field.name}' holds {field.type}, so samples cannot get new keys; "
-                    "choose a text column with key_field."
-                )
-        return row
+            try:
+                found = self._known.get(place) or self._storage.stat(place)
+            except (NotFound, NotAFile, LinkRefused):
+                continue
+            return found
+        return None
 
-    def _joined(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-        for name in self._names.values():
-            one, other = first[name], second[name]
-            if isinstance(one, list) and isinstance(other, list):
-                first[name] = [a if b is None else b for a, b in zip(one, other, strict=True)]
-            elif other is not None:
-                first[name] = other
-        return first
-
-    def _finish(self) -> None:
-        """Close the row group that is being filled."""
-        if self._rows:
-            table = pa.Table.from_pylist(self._rows, schema=self._schema)
-            self._rows, self._bytes = [], 0
-            self._file.write_table(table, row_group_size=table.num_rows)
+    def read(self, path: str) -> bytes | Problem:
+        entry = self.entry(path)
+        if entry is None:
+            return Problem(Reason.ONLY_A_PATH, "the image is only a path, and there is no such file below the input")
+        if entry.size > MAX_SAMPLE_BYTES:
+            return Problem(Reason.TOO_LARGE, f"the file is larger than {MAX_SAMPLE_BYTES >> 20} MiB")
+        try:
+            return self._storage.read(entry.path, entry.etag)
+        except LinkRefused as error:
+            return Problem(Reason.LINK, str(error))
 
 
-class NoOutput(ShardWriter):
-    """The writer of a shard none of whose samples can be read: a file without a schema cannot be mirrored."""
+class _RowReader:
+    """Makes samples of a file's rows. Only the columns of images, of the key and of what the job needs are read."""
 
-    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> None:
-        raise ValueError("a file without a schema has no output, so no sample of it can be written")
+    def __init__(self, table: Table, layout: Layout, fields: frozenset[str] | None, links: _Links) -> None:
+        images, every = {column.name for column in layout.images}, table.file.schema_arrow.names
+        needed = [n for n in every if fields is None or {n, names.suffix_of(f"x.{n}")} & fields or n == layout.key]
+        self._fields = [name for name in needed if name not in images]
+        self._columns = [*images, *self._fields]
+        self._table, self._layout, self._links, self._kept = table, layout, links, fields or frozenset()
+        self._seen: dict[str, int] = {}
 
-    def _add(self, position: int, entry: None) -> None:
-        """Nothing is ever added."""
+    def samples(self, stem: str) -> Iterator[Sample]:
+        row = 0
+        for number, group in enumerate(self._table.groups):
+            end, columns = row + group.rows, self._columns
+            try:
+                rows = rows_at_once(self._table, number, ROWS_AT_ONCE, names=columns)
+                batches = self._table.file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
+                for batch in batches:
+                    for index in range(batch.num_rows):
+                        yield from self._samples_of(batch.slice(index, 1), row)
+                        row += 1
+                    del batch  # before the next is read
+            except UNREADABLE as error:
+                raise_if_of_the_disk(error)
+                message = f"rows {row} to {end - 1} of the Parquet file cannot be read ({names.printable(str(error))})"
+                yield self._lost(f"{stem}#rows-{row}", Reason.UNREADABLE, message)
+            row = end
 
-    def _outputs(self) -> list[tuple[str, Path]]:
-        return []
+    def _lost(self, key: str, reason: Reason, message: str) -> Sample:
+        column = self._layout.images[0].name
+        return Sample(names.unique_key(key, self._seen), None, column, {}, Problem(reason, message))
+
+    def _samples_of(self, cells: pa.RecordBatch, row: int) -> Iterator[Sample]:
+        """A sample an image of one row, or one sample with a problem."""
+        number = f"{row:09d}"
+        if cells.nbytes > MAX_SAMPLE_BYTES:
+            message = f"the row is larger than {MAX_SAMPLE_BYTES >> 20} MiB"
+            yield self._lost(f"{number}#too-large", Reason.TOO_LARGE, message)
+            return
+        try:
+            values = {name: cells.column(name)[0].as_py() for name in self._fields}
+            images = [image for column in self._layout.images for image in self._images(cells, column)]
+        except (ValueError, OverflowError) as error:
+            message = f"a value of the row cannot be read ({error})"
+            yield self._lost(f"{number}#unreadable", Reason.UNREADABLE, message)
+            return
+        key, problem = self._key(number, values)
+        if problem is None and not images:
+            problem = Problem(Reason.NO_IMAGE, "there is no image")
+        fields = {name: value for name, value in values.items() if not _is_file(value)}
+        sample = Sample(key, None, self._layout.images[0].name, fields, problem)
+        if self._kept & (values.keys() - fields.keys()):
+            sample.notes = (Note.NOT_KEPT,)
+        if problem is not None:
+            yield sample
+            return
+        for part in sample.parts(images, row, self._seen):
+            missing: Any = part.image
+            if isinstance(missing, Problem):
+                part.problem, part.image = missing, None
+            yield part
+
+    def _key(self, number: str, values: dict[str, Any]) -> tuple[str, Problem | None]:
+        """The key of a row with this number, unique in the file, and what is wrong with it."""
+        stored, problem, column = number, None, self._layout.key
+        if column is not None and values[column] is None:
+            stored, problem = f"{number}#no-key", Problem(Reason.NO_KEY, "the key is empty")
+        elif column is not None:
+            stored = str(values[column])
+        key = names.unique_key(names.printable(stored), self._seen)
+        if problem is None and key != stored:
+            message = f"the key {key!r} is in this shard already or has control characters"
+            problem = Problem(Reason.DUPLICATE_KEY, message)
+        return key, problem
+
+    def _images(self, cells: pa.RecordBatch, column: ImageColumn) -> Iterator[tuple[str, bytes | Problem, int, int]]:
+        """(column, bytes or why there are none, index and length of the list) of every image in a cell."""
+        parts = parts_of(cells.column(column.name)[0], column)
+        for place, part in enumerate(parts):
+            content = (part["bytes"] if column.in_struct else part).as_py() if part.is_valid else None
+            if content is None and column.has_path and (path := path_of(part)):
+                content = self._links.read(path)
+            if content is not None:
+                yield column.name, content, place, len(parts)
 
 
-def _bytes_in(cell: Any) -> int:
-    """Bytes of the images in a released cell."""
-    parts = cell if isinstance(cell, list) else [cell]
-    return sum(len(part["bytes"] if isinstance(part, dict) else part) for part in parts if part is not None)
+def _is_file(value: Any) -> bool:
+    """Whether a cell of another column is an image or clip, as bytes or with a path beside them."""
+    values = value if isinstance(value, list) else [value]
+    contents = [part.get("bytes") if isinstance(part, dict) else part for part in values]
+    return any(
+        isinstance(content, bytes) and names.begins_as_media(content[: names.MEDIA_HEAD]) for content in contents
+    )

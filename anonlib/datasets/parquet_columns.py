@@ -1,4 +1,4 @@
-"""Which columns of a Parquet table hold the images and the key, and the schema of the released table.
+"""Which columns of a Parquet table hold the images and the key, the schema of the released table, and its writer.
 
 A file's metadata is free text that travels unseen, so only the types of the kept columns pass, made anew, and for
 Hugging Face readers that a column is an Image.
@@ -9,17 +9,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
+from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import available_timezones
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from anonlib.datasets.parquet_footer import Table
-from anonlib.datasets.parquet_pages import check_column
+from anonlib.datasets.base import Sample, ShardWriter
+from anonlib.datasets.names import holds_image, key_spellings, renamed_value
+from anonlib.datasets.parquet_footer import Table, check_column
 from anonlib.errors import DatasetError
 
 KEY_COLUMNS = ("key", "__key__", "id")
 HUGGING_FACE = b"huggingface"
+FLUSH_BYTES = 128 << 20
+"""The format keeps columns together, so a row group is held in memory while it is filled; a larger one ends early."""
+ROWS_PER_PAGE_CHECK = 16
+"""Arrow closes a page only between batches; its 1,024 rows would make pages that readers must hold whole."""
 
 _EXTENSIONS = {"arrow.uuid", "arrow.bool8"}
 """Arrow's extension types without a word of their own; others become what they are stored as."""
@@ -231,3 +239,118 @@ def path_of(part: Any) -> str:
         return (part["path"].as_py() or "") if part.is_valid else ""
     except UnicodeDecodeError:
         return ""
+
+
+class ParquetShardWriter(ShardWriter):
+    """One Parquet file at `local_path`; equal samples give equal bytes.
+
+    `table` is the input file, of which only what its footer says is asked. Samples that are left out make their row
+    group shorter and do not move the others; an image that is left out of a row is null. `names`: those of the image
+    columns in the release.
+    """
+
+    def __init__(
+        self,
+        local_path: Path,
+        release_path: str,
+        layout: Layout,
+        table: Table,
+        keep_fields: frozenset[str],
+        names: Mapping[str, str],
+    ) -> None:
+        super().__init__(local_path, release_path)
+        self._layout, self._names = layout, names
+        self._columns = {column.name: column for column in layout.images}
+        self._schema = released_schema(table.file.schema_arrow, layout, keep_fields, names)
+        self._ends = list(accumulate(group.rows for group in table.groups))
+        self._group, self._bytes = 0, 0
+        self._rows: list[dict[str, Any]] = []
+        codecs: dict[str, str] = {}
+        dictionaries: list[str] = []
+        for number, leaf in enumerate(table.groups[0].chunks if table.groups else ()):
+            top, dot, below = table.file.schema.column(number).path.partition(".")
+            name = names.get(top, top)
+            if name in self._schema.names:
+                codecs[f"{name}{dot}{below}"] = leaf.codec
+                if leaf.dictionary_page is not None and top not in names:
+                    dictionaries.append(f"{name}{dot}{below}")
+        self._file = pq.ParquetWriter(
+            self._temporary,
+            self._schema,
+            compression=codecs or "snappy",
+            write_batch_size=ROWS_PER_PAGE_CHECK,
+            use_dictionary=dictionaries,
+        )
+        self._files.callback(self._file.close)
+
+    def _add(self, position: int, entry: dict[str, Any]) -> None:
+        # Under new keys there may be more rows than in the input, an image each.
+        while position >= self._ends[self._group] and self._group + 1 < len(self._ends):
+            self._finish()
+            self._group += 1
+        size = sum(_bytes_in(entry[name]) for name in self._names.values())
+        if self._bytes + size > FLUSH_BYTES:
+            self._finish()
+        self._rows.append(entry)
+        self._bytes += size
+
+    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> dict[str, Any]:
+        if isinstance(image, Path):  # a cell is held whole, here and by every reader
+            image = image.read_bytes()
+        renamed = None if key is None else key_spellings(sample.own_key, "", key)
+        row: dict[str, Any] = dict.fromkeys(self._names.values())
+        column = self._columns[sample.image_field]
+        cell: Any = {"bytes": image} if column.in_struct else image
+        if column.listed:
+            place, length = sample.place
+            cell = [cell if index == place else None for index in range(length)]
+        row[self._names[column.name]] = cell
+        for field in self._schema:
+            if field.name in self._names.values():
+                continue
+            if field.name != self._layout.key or key is None:
+                value = renamed_value(field.name, sample.fields.get(field.name), renamed)
+                row[field.name] = value if field.name == self._layout.key or not holds_image(value) else None
+            elif is_text(field.type):
+                row[field.name] = key
+            else:
+                raise DatasetError(
+                    f"The key column '{field.name}' holds {field.type}, so samples cannot get new keys; "
+                    "choose a text column with key_field."
+                )
+        return row
+
+    def _joined(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+        for name in self._names.values():
+            one, other = first[name], second[name]
+            if isinstance(one, list) and isinstance(other, list):
+                first[name] = [a if b is None else b for a, b in zip(one, other, strict=True)]
+            elif other is not None:
+                first[name] = other
+        return first
+
+    def _finish(self) -> None:
+        """Close the row group that is being filled."""
+        if self._rows:
+            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+            self._rows, self._bytes = [], 0
+            self._file.write_table(table, row_group_size=table.num_rows)
+
+
+class NoOutput(ShardWriter):
+    """The writer of a shard none of whose samples can be read: a file without a schema cannot be mirrored."""
+
+    def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> None:
+        raise ValueError("a file without a schema has no output, so no sample of it can be written")
+
+    def _add(self, position: int, entry: None) -> None:
+        """Nothing is ever added."""
+
+    def _outputs(self) -> list[tuple[str, Path]]:
+        return []
+
+
+def _bytes_in(cell: Any) -> int:
+    """Bytes of the images in a released cell."""
+    parts = cell if isinstance(cell, list) else [cell]
+    return sum(len(part["bytes"] if isinstance(part, dict) else part) for part in parts if part is not None)

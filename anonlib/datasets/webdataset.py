@@ -19,38 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
 from anonlib.codes import Note, Problem, Reason
-from anonlib.datasets import base
-from anonlib.datasets.base import (
-    MAX_SAMPLE_BYTES,
-    Content,
-    Dataset,
-    Item,
-    Sample,
-    Shard,
-    ShardWriter,
-    content_of,
-    head_of,
-)
-from anonlib.datasets.names import (
-    MAX_NAME,
-    MEDIA_HEAD,
-    begins_as_media,
-    converted,
-    is_clip,
-    is_media,
-    kept_members,
-    key_spellings,
-    media_ending,
-    no_data,
-    printable,
-    shortened,
-    split_member,
-    suffix_of,
-    unique_key,
-    why_left_out,
-    why_unsafe,
-    without_suffix,
-)
+from anonlib.datasets import base, names
+from anonlib.datasets.base import Content, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.storage import Storage
 from anonlib.storage.scratch import SpooledFile
 
@@ -163,7 +133,7 @@ class _Unpacked(gzip.GzipFile):
 
 def check_growth(unpacked: int, packed: int) -> None:
     """Raises tarfile.ReadError where a stream has unpacked to too much for so many packed bytes."""
-    if unpacked > max(MAX_SAMPLE_BYTES, packed * MAX_RATIO):
+    if unpacked > max(base.MAX_SAMPLE_BYTES, packed * MAX_RATIO):
         raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO} times its size")
 
 
@@ -190,7 +160,7 @@ class WebDataset(Dataset):
 
     def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
         name = self._readable_name(shard)
-        stem = without_suffix(name.rpartition("/")[2], self.suffixes)
+        stem = names.without_suffix(name.rpartition("/")[2], self.suffixes)
         with self.storage.open_read(name, shard.etag) as stream:
             yield from read_tar(stream, stem, self.image_field, self.fields or frozenset(), left_out)
 
@@ -207,17 +177,17 @@ class WebDataset(Dataset):
             with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
                 for info in archive:
                     archive.members = []  # type: ignore[attr-defined]
-                    split = split_member(info.name)
+                    split = names.split_member(info.name)
                     key, name = split or (info.name, "")
                     notes = {*info.pax_headers.values(), info.uname, info.gname, info.linkname} - {"", info.name}
                     notes |= info.pax_headers.keys() - {"path"}
                     numbers = (info.mtime, info.uid, info.gid, info.mode) != (0, 0, 0, 0o644)
-                    where = f"{path}: {printable(info.name)}"
-                    most = base.MAX_CLIP_BYTES if is_clip(info.name) else base.MAX_SAMPLE_BYTES
+                    where = f"{path}: {names.printable(info.name)}"
+                    most = base.MAX_CLIP_BYTES if names.is_clip(info.name) else base.MAX_SAMPLE_BYTES
                     if not info.isreg() or info.size > most or notes or numbers:
                         yield Item(where, key, name, " ".join(sorted(notes)), odd=True)
                     if info.isreg() and info.size <= most:
-                        content = content_of(cast("BinaryIO", archive.extractfile(info)), info.name)
+                        content = base.content_of(cast("BinaryIO", archive.extractfile(info)), info.name)
                         content = content.content if isinstance(content, SpooledFile) else content
                         yield Item(where, key, name, content, odd=split is None)
                 while block := cast("BinaryIO", archive.fileobj).read(_BLOCK_BYTES):
@@ -254,7 +224,7 @@ def read_tar(
     seen: dict[str, int] = {}
     position = 0
     for sample in _joined(_grouped(stream, name, left_out), name):
-        key = unique_key(sample.key, seen)
+        key = names.unique_key(sample.key, seen)
         if key != sample.key and sample.problem is None:
             sample.problem = Problem(Reason.DUPLICATE_KEY, f"the key {sample.key!r} is in this shard already")
         sample.key = key
@@ -273,8 +243,8 @@ def _joined(samples: Iterable[Sample], name: str) -> Iterator[Sample]:
     for sample in samples:
         first = latest.get(sample.key)
         bytes_of = sum(map(_size, sample.fields.values())) + _HELD_BYTES
-        names = () if first is None else first.fields.keys() | sample.fields.keys()
-        fits = first is not None and len(names) == len(first.fields) + len(sample.fields) <= MAX_MEMBERS
+        both = () if first is None else first.fields.keys() | sample.fields.keys()
+        fits = first is not None and len(both) == len(first.fields) + len(sample.fields) <= MAX_MEMBERS
         if first is not None and fits and first.problem == sample.problem:
             first.fields |= sample.fields
             first.spelling |= sample.spelling
@@ -310,27 +280,27 @@ def _grouped(stream: BinaryIO, name: str, left_out: Counter[str]) -> Iterator[Sa
                 # tarfile remembers every header it has seen, which a long shard cannot afford.
                 archive.members = []  # type: ignore[attr-defined]
                 number, last = number + 1, info.name
-                split = split_member(info.name)
+                split = names.split_member(info.name)
                 problem = _member_problem(info)
-                kind = None if info.isdir() else why_left_out(info.name)
+                kind = None if info.isdir() else names.why_left_out(info.name)
                 kind = None if kind == "underscore name" else kind  # a key may begin with anything
                 content = None
                 if kind is None and problem is None and split is None and not info.isdir():
                     if info.size <= base.MAX_SAMPLE_BYTES:
                         content = cast("BinaryIO", archive.extractfile(info)).read()
-                        problem = _NO_EXTENSION if begins_as_media(content) else None
-                    kind = no_data("image", info.name) if problem is None else None
+                        problem = _NO_EXTENSION if names.begins_as_media(content) else None
+                    kind = names.no_data("image", info.name) if problem is None else None
                 if kind is not None or info.isdir():
                     left_out.update([kind] if kind else [])
                     continue
                 key, extension = split or (info.name, "")
                 written = info.name[len(key) + 1 :]
-                key = shortened(printable(key))
+                key = names.shortened(names.printable(key))
                 if sample is None or key != sample.key or extension in sample.fields:
                     if sample is not None:
                         yield sample
                     sample, size, members = Sample(key, None, ""), 0, 0
-                clip = is_clip(info.name)
+                clip = names.is_clip(info.name)
                 size, members = size + (0 if clip else info.size), members + 1
                 if problem is None and clip and info.size > base.MAX_CLIP_BYTES:
                     over = f"the clip is larger than {base.MAX_CLIP_BYTES >> 20} MiB"
@@ -342,7 +312,7 @@ def _grouped(stream: BinaryIO, name: str, left_out: Counter[str]) -> Iterator[Sa
                     problem = Problem(Reason.TOO_LARGE, f"the sample has more than {MAX_MEMBERS:,} members")
                 sample.problem = sample.problem or problem
                 if problem is None:
-                    sample.fields[extension] = content_of(cast("BinaryIO", archive.extractfile(info)), info.name)
+                    sample.fields[extension] = base.content_of(cast("BinaryIO", archive.extractfile(info)), info.name)
                     sample.spelling |= {extension: written} if written != extension else {}
                 else:
                     sample.fields = {}
@@ -350,7 +320,7 @@ def _grouped(stream: BinaryIO, name: str, left_out: Counter[str]) -> Iterator[Sa
             while not extra and (block := cast("BinaryIO", archive.fileobj).read(_BLOCK_BYTES)):
                 extra = any(block)
     except _BROKEN as error:
-        where = f"after member {number} ({printable(last)[:200]!r})" if number else "at its start"
+        where = f"after member {number} ({names.printable(last)[:200]!r})" if number else "at its start"
         lost = f"{sample.key!r} and everything after it is" if sample else "everything is"
         message = f"the archive is truncated or damaged {where}: {lost} lost ({error})"
         yield Sample(f"{name}#truncated", None, "", problem=Problem(Reason.TRUNCATED, message))
@@ -363,13 +333,13 @@ def _grouped(stream: BinaryIO, name: str, left_out: Counter[str]) -> Iterator[Sa
 
 
 def _member_problem(info: tarfile.TarInfo) -> Problem | None:
-    if len(info.name) > MAX_NAME:
-        return Problem(Reason.UNSAFE_NAME, f"the name of a member has more than {MAX_NAME:,} characters")
-    if unsafe := why_unsafe(info.name):
-        return Problem(Reason.UNSAFE_NAME, f"the member {printable(info.name)!r} {unsafe}")
+    if len(info.name) > names.MAX_NAME:
+        return Problem(Reason.UNSAFE_NAME, f"the name of a member has more than {names.MAX_NAME:,} characters")
+    if unsafe := names.why_unsafe(info.name):
+        return Problem(Reason.UNSAFE_NAME, f"the member {names.printable(info.name)!r} {unsafe}")
     if not info.isreg() and not info.isdir():
         return Problem(Reason.NOT_A_FILE, f"the member {info.name!r} is a link or a device, not a file")
-    if split_member(info.name) is None and is_media(info.name):
+    if names.split_member(info.name) is None and names.is_media(info.name):
         message = f"the member {info.name!r} is an image or clip with nothing before its first dot, so it has no key"
         return Problem(Reason.NO_KEY, message)
     return None
@@ -384,7 +354,9 @@ def _images(fields: Mapping[str, Content]) -> list[str]:
     return [
         name
         for name, content in fields.items()
-        if isinstance(content, SpooledFile) or is_media(f"x.{name}") or begins_as_media(content[:MEDIA_HEAD])
+        if isinstance(content, SpooledFile)
+        or names.is_media(f"x.{name}")
+        or names.begins_as_media(content[: names.MEDIA_HEAD])
     ]
 
 
@@ -399,9 +371,9 @@ def _photos(
     chosen = images if image_field in (None, "*") else _named(sample.fields, image_field.lower())
     contents = {name: sample.fields.pop(name) for name in dict.fromkeys(chosen + images)}
     if not chosen:
-        names = ", ".join(f".{name}" for name in (*contents, *sample.fields))
+        endings = ", ".join(f".{name}" for name in (*contents, *sample.fields))
         wanted = f"no image that image_field names ({image_field})" if contents else "no image"
-        sample.problem = Problem(Reason.NO_IMAGE, f"there is {wanted}; its extensions by WebDataset's rule: {names}")
+        sample.problem = Problem(Reason.NO_IMAGE, f"there is {wanted}; its extensions by WebDataset's rule: {endings}")
         yield sample
         return
     sample.notes += (Note.FIRST_DOT,) if any("." in name for name in chosen) else ()
@@ -418,9 +390,9 @@ def _named(fields: Mapping[str, Content], image_field: str) -> list[str]:
     """The members that a job names: of alternatives the first, as it is written or as the last of several endings."""
     found: dict[str, None] = {}
     for wanted in filter(None, image_field.split(",")):
-        names = wanted.strip().split(";")
-        exact = [name for name in names if name in fields][:1]
-        found |= dict.fromkeys(exact or (each for each in fields if suffix_of(f"x.{each}") in names))
+        choices = wanted.strip().split(";")
+        exact = [name for name in choices if name in fields][:1]
+        found |= dict.fromkeys(exact or (each for each in fields if names.suffix_of(f"x.{each}") in choices))
     return list(found)
 
 
@@ -448,16 +420,16 @@ class TarShardWriter(ShardWriter):
         self._files.callback(self._tar.close)
 
     def _entry(self, sample: Sample, image: bytes | Path, key: str | None) -> dict[str, bytes | Path]:
-        extension, renamed, begin = sample.image_field, None, head_of(image)
-        if converted(extension, begin) and extension not in self._image_fields:
+        extension, renamed, begin = sample.image_field, None, base.head_of(image)
+        if names.converted(extension, begin) and extension not in self._image_fields:
             head, dot, _ = extension.rpartition(".")
             extension = f"{head}{dot}png"
         if key is not None:
             if extension not in self._image_fields:
-                extension = suffix_of(f"x.{extension}")
-                extension = extension if is_media(f"x.{extension}") else media_ending(begin)
-            renamed = key_spellings(sample.own_key, sample.image_field, key, extension)
-        members: dict[str, bytes | Path] = {extension: image, **kept_members(sample.fields, self._keep, renamed)}
+                extension = names.suffix_of(f"x.{extension}")
+                extension = extension if names.is_media(f"x.{extension}") else names.media_ending(begin)
+            renamed = names.key_spellings(sample.own_key, sample.image_field, key, extension)
+        members: dict[str, bytes | Path] = {extension: image, **names.kept_members(sample.fields, self._keep, renamed)}
         spelling = sample.spelling if key is None else {}
         return {f"{key or sample.own_key}.{spelling.get(name, name)}": content for name, content in members.items()}
 

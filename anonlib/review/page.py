@@ -28,8 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from anonlib.audit.review_queue import waiting
 from anonlib.audit.statistics import CONFIDENCE
 from anonlib.errors import ImageProblem, JobError, StorageError
-from anonlib.review.session import Session, why_not
-from anonlib.review.strip import Strip
+from anonlib.review.session import Session, Strip, why_not
 from anonlib.workspace.decisions import Verdict
 from anonlib.workspace.schemas import CLIP, GROW
 from anonlib.workspace.secrets import release_name

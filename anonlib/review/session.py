@@ -11,31 +11,35 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from anonlib.audit.missed_faces import MissedFace, faces_at
 from anonlib.audit.review_queue import Image, Judged, Place, choose, images_of, judge, open_log, places_of, waiting
 from anonlib.codes import Reason, meaning_of
-from anonlib.config import JobConfig
+from anonlib.config import JobConfig, LimitsConfig
 from anonlib.errors import AnonlibError, ImageProblem, JobError, contained, kind_and_message
 from anonlib.execution.base import UnitResult
 from anonlib.job import Job
+from anonlib.media.clip import frames_in
 from anonlib.media.codec import Picture, encode
 from anonlib.media.sandbox.process import decode_apart
 from anonlib.review import SAMPLE
-from anonlib.review.strip import Strip
 from anonlib.stages.rerender import ActiveDecisions
 from anonlib.workspace.decisions import Box, Decision, Verdict, latest
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.schemas import CLIP
-
-if TYPE_CHECKING:
-    from anonlib.audit.missed_faces import MissedFace
+from anonlib.workspace.tables import Row
 
 MOST_QUARANTINED = 1000
 LEAST_SIDE = 4
 """A drawn box of fewer px is a slip of the hand."""
+COLUMNS, EVEN, MOST = 3, 12, 24
+"""Of a clip's strip: frames side by side, how many are spread over the clip, and how many there are at most."""
+_WIDTH = 640
 _QUALITY = 95
 _MOST_BYTES = 1 << 29
 _SHEET = Picture(np.zeros((0, 0, 3), np.uint8), None, "JPEG", None, (), (), (0, 0))
@@ -239,3 +243,47 @@ class Pictures:
                 _, dropped = self._loaded.popitem(last=False)
                 held -= sum(map(len, dropped.values()))
             return files
+
+
+class Strip:
+    """A clip as one picture that a person can judge: frames from beginning to end, and of every track at least one.
+
+    The frames of a MANIFEST row lie in a picture of `size` (H, W), each `scale` times its own size.
+    """
+
+    def __init__(self, row: Row) -> None:
+        if not row["frames"]:
+            raise ImageProblem(Reason.NO_VIDEO, "the clip was not read to its end, so no frame of it is shown")
+        self.row = row
+        even = np.linspace(0, row["frames"] - 1, min(EVEN, row["frames"])).round().astype(int).tolist()
+        unseen = (face for face in row["faces"] if not any(face["first"] <= frame <= face["last"] for frame in even))
+        more = [(face["first"] + face["last"]) // 2 for face in unseen]
+        self.frames = sorted({*even, *more[: MOST - len(even)]})
+        self.scale = min(1.0, _WIDTH / row["width"])
+        self._cell = round(row["height"] * self.scale), round(row["width"] * self.scale)
+        columns = min(COLUMNS, len(self.frames))
+        self.size = self._cell[0] * -(-len(self.frames) // columns), self._cell[1] * columns
+
+    def _origin(self, place: int) -> tuple[int, int]:
+        """Where the frame at a place of `frames` lies, x and y."""
+        return place % COLUMNS * self._cell[1], place // COLUMNS * self._cell[0]
+
+    def faces(self) -> list[dict[str, Any]]:
+        """The faces of the frames shown, their boxes in px of the strip."""
+        shown = []
+        for place, frame in enumerate(self.frames):
+            offset = np.tile(self._origin(place), 2)
+            for face, box in faces_at(self.row, frame):
+                inside = np.rint(box * self.scale + offset).astype(int).tolist()
+                shown.append({"box": inside, "method": face["method"], "fallback": face["fallback"]})
+        return shown
+
+    def picture(self, data: bytes, limits: LimitsConfig) -> NDArray[np.uint8]:
+        """The strip (H, W, 3) of a clip's file; raises ImageProblem."""
+        whole = np.zeros((*self.size, 3), np.uint8)
+        for frame in frames_in(data, limits):
+            if frame.index in self.frames:
+                x, y = self._origin(self.frames.index(frame.index))
+                small = cv2.resize(frame.rgb, self._cell[::-1], interpolation=cv2.INTER_AREA)
+                whole[y : y + self._cell[0], x : x + self._cell[1]] = small
+        return whole

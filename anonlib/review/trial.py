@@ -12,7 +12,7 @@ import math
 import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,6 @@ _ASSET = Path(__file__).parent / "assets" / PREVIEW
 Report = Callable[[str, UnitResult, int], None]
 
 
-@dataclass
-class Trial:
-    """A finished trial: `job` in its own places below `folder`, and its seconds of one core by stage."""
-
-    job: Job
-    folder: Path
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
 def drawn(dataset: Dataset, shard: Shard, most: int, seed: int) -> tuple[list[Sample], int]:
     """Up to `most` readable photos of a shard, each as likely, in their order, and how many images it has in all."""
     chance, chosen = random.Random(f"{seed} {shard.shard_id}"), list[Sample]()
@@ -71,8 +62,9 @@ def drawn(dataset: Dataset, shard: Shard, most: int, seed: int) -> tuple[list[Sa
 
 def tried(
     config: JobConfig, samples: Sequence[Sample], folder: Path, report: Report | None = None, cores: int | None = None
-) -> Trial:
-    """Run the job on these photos below `folder`, on all cores or one; raises what a job does."""
+) -> tuple[Job, dict[str, float]]:
+    """Run the job on these photos below `folder`, on all cores or so many; returns it, finished in places of its own
+    there, and its seconds of one core by stage. Raises what a job does."""
     source, wanted = folder / "input", config.input
     source.mkdir()
     told = []
@@ -114,7 +106,7 @@ def tried(
     runner = SerialRunner(cores) if cores else None
     job = Job(config.model_copy(update=places | alone), report=timed, runner=runner)
     job.run()
-    return Trial(job, folder, seconds)
+    return job, seconds
 
 
 def _ending(sample: Sample) -> str:
@@ -147,7 +139,7 @@ def estimate(config: JobConfig, *, shards: int = 3, images: int = 60, seed: int 
         samples, count = drawn(dataset, shard, images, seed)
         counts, read = counts + count, read + shard.bytes
         with scratch() as folder:
-            stages = tried(config, samples, folder, cores=1).seconds if samples else {}
+            stages = tried(config, samples, folder, cores=1)[1] if samples else {}
         seconds = sum(stages.get(name, 0.0) for name in _BY_PHOTO)
         rates.append(seconds / max(len(samples), 1) * count / max(shard.bytes, 1))
     total, n = sum(shard.bytes for shard in every), len(rates)
@@ -170,15 +162,15 @@ def preview(config: JobConfig, *, images: int = 40, seed: int = 0, report: Repor
     several = [drawn(dataset, shard, math.ceil(images / len(chosen)), seed)[0] for shard in chosen]
     samples = [sample for of_shard in several for sample in of_shard][:images]
     with scratch() as folder:
-        cards = "\n".join(_cards(tried(config, samples, folder, report), samples))
+        cards = "\n".join(_cards(tried(config, samples, folder, report)[0], folder, samples))
     page = _ASSET.read_text().replace("<!-- cards -->", cards).replace("$score", f"{config.detector.score:g}")
     open_stores(config).workspace.publish(PREVIEW, page.encode())
     return join_uri(config.workspace.uri, PREVIEW)
 
 
-def _cards(trial: Trial, samples: Sequence[Sample]) -> Iterator[str]:
-    """A figure of each photo, in their order."""
-    job, rest = trial.job, iter(samples)
+def _cards(job: Job, folder: Path, samples: Sequence[Sample]) -> Iterator[str]:
+    """A figure of each photo of a trial, in their order."""
+    rest = iter(samples)
     release, scan = release_store(job.stores), scan_store(job.stores, job.scan_key)
     reasons = render_store(job.stores, release.run()["run"])
     for shard in job.shards:
@@ -187,7 +179,7 @@ def _cards(trial: Trial, samples: Sequence[Sample]) -> Iterator[str]:
             sample, boxes, pictures = next(rest), "", list[bytes]()
             told = [f"quarantined: {meaning_of(photo.row['reason'])}"] if photo.quarantined else []
             if not told:
-                (path,) = (trial.folder / "release" / "data").glob(f"{photo.key.rpartition('.')[0]}.*")
+                (path,) = (folder / "release" / "data").glob(f"{photo.key.rpartition('.')[0]}.*")
                 pictures = [sample.image or b"", path.read_bytes()]
                 size = photo.row["width"], photo.row["height"]
                 for found, figures in zip(photo.faces, rendered.get(photo.key, ()), strict=True):

@@ -19,17 +19,7 @@ from numpy.typing import NDArray
 from anonlib.faces.embed import SAME_PERSON
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.methods.base import Persons
-from anonlib.privacy.clustering import (
-    by_label,
-    directions,
-    fused,
-    join,
-    known_subjects,
-    label_doubts,
-    normalized,
-    templates,
-    tied,
-)
+from anonlib.privacy import clustering
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import EXACT_BELOW, Rows, unit
 from anonlib.privacy.strata import stratum_of
@@ -97,13 +87,13 @@ def face_vectors(
     if count <= exact_below:
         faces = pa.concat_tables(read())
         embeddings = matrix(faces, "embedding")
-        return embeddings, fused(embeddings, halves(faces, "second"))
-    basis = directions((halves(faces, "second") for faces in read() if faces.num_rows), SECOND_DIM)
+        return embeddings, clustering.fused(embeddings, halves(faces, "second"))
+    basis = clustering.directions((halves(faces, "second") for faces in read() if faces.num_rows), SECOND_DIM)
     both = np.memmap(folder / "vectors", np.float16, "w+", shape=(count, EMBEDDING_DIM + basis.shape[1]))
     start = 0
     for faces in read():
         if faces.num_rows:
-            rows = fused(matrix(faces, "embedding"), halves(faces, "second"), basis)
+            rows = clustering.fused(matrix(faces, "embedding"), halves(faces, "second"), basis)
             both[start : start + len(rows)] = rows
             start += len(rows)
     both.flush()
@@ -117,13 +107,13 @@ def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> 
     labels, face_ids = faces.column("label").to_pylist(), faces.column("face_id").to_pylist()
     labelled = np.array([name is not None for name in labels], bool)
     of_face = np.full(count, -1, np.int64)
-    of_face[labelled], names = by_label([name for name in labels if name is not None])
+    of_face[labelled], names = clustering.by_label([name for name in labels if name is not None])
     threshold = same_fused(count)
     unnamed = both[~labelled] if names else both
-    known_by_label = known_subjects(both[labelled], of_face[labelled], len(names))
-    of_face[~labelled] = join(known_by_label, unnamed, threshold=threshold)
+    known_by_label = clustering.known_subjects(both[labelled], of_face[labelled], len(names))
+    of_face[~labelled] = clustering.join(known_by_label, unnamed, threshold=threshold)
     subjects = int(of_face.max(initial=-1)) + 1
-    formed = known_subjects(both, of_face, subjects)
+    formed = clustering.known_subjects(both, of_face, subjects)
     first = np.unique(of_face, return_index=True)[1]
     ids = [keyring.pseudonym(Purpose.SUBJECT, Purpose.LABEL, name) for name in names]
     ids += [keyring.pseudonym(Purpose.SUBJECT, Purpose.CLUSTER, face_ids[row]) for row in first[len(names) :]]
@@ -135,14 +125,14 @@ def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> 
     rows = np.flatnonzero(labelled)
     return People(
         of_face,
-        tied(formed, np.arange(subjects) < len(names), female, threshold=threshold),
+        clustering.tied(formed, np.arange(subjects) < len(names), female, threshold=threshold),
         ids,
         [*names, *[None] * (subjects - len(names))],
-        templates(embeddings, of_face, subjects),
+        clustering.templates(embeddings, of_face, subjects),
         female,
         age,
         tone,
-        label_doubts(
+        clustering.label_doubts(
             unit(embeddings[labelled]),
             [labels[row] for row in rows],
             [face_ids[row] for row in rows],
@@ -174,7 +164,7 @@ def persons_of(people: People, replaced: NDArray[np.bool_], names: Sequence[obje
         of_face,
         [people.ids[subject] for subject in first],
         labels,
-        normalized(sums.astype(np.float32)),
+        clustering.normalized(sums.astype(np.float32)),
         [stratum_of(*of) for of in np.stack(looks, axis=1).tolist()],
         np.bincount(of_face[replaced], minlength=count),
         np.abs(looks[0] - 0.5) >= _SURE - 0.5,

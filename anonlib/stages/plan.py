@@ -45,26 +45,10 @@ from anonlib.synthesis.textures.average import Portrait, member_texture, portrai
 from anonlib.workspace import tables
 from anonlib.workspace.layout import PLAN_COUNTS, JobStores, plan_store, scan_store, sha256
 from anonlib.workspace.ledger_store import LedgerStore
-from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, SUBJECTS, SURROGATES
+from anonlib.workspace.schemas import ASSIGNMENTS, CLASSES, DRAWS, FACES, SUBJECTS, SURROGATES
 from anonlib.workspace.schemas import PORTRAITS as PORTRAIT_ROWS
 
-ASSIGNED = (
-    "face_id",
-    "key",
-    "index",
-    "kind",
-    "consent",
-    "box",
-    "landmarks",
-    "mesh",
-    "expression",
-    "gaze",
-    "second",
-    "presence",
-    "yaw",
-    "bare",
-    "track",
-)
+ASSIGNED = ("landmarks", "presence", "yaw", "bare", *(name for name in ASSIGNMENTS.names if name in FACES.names))
 """Columns of FACES that an assignment needs."""
 BLOCK = 16
 """Surrogates that are made as one unit of work."""

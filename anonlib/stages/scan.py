@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 
@@ -103,14 +103,6 @@ class Beside:
         return {name, f"json:{name}", *(f"{ending}.{name}" for ending in MEDIA_EXTENSIONS)}
 
 
-class Chunk(NamedTuple):
-    """Samples as they were read, maybe smaller than they are, and their rows of IMAGES and FACES."""
-
-    samples: list[ReadSample]
-    images: list[Row]
-    faces: list[Row]
-
-
 @dataclass
 class Scanned:
     """What a scan has found in a shard so far: rows of IMAGES and FACES in the order of the samples."""
@@ -151,8 +143,13 @@ class ScanStage:
         self.publish(shard, scanned)
         return UnitResult(shard.shard_id, images=len(scanned.images), faces=len(scanned.faces))
 
-    def chunks(self, shard: Shard, scanned: Scanned, budget: int) -> Iterator[Chunk]:
-        """Scan a shard into `scanned`, chunk by chunk, two of which take at most `budget` bytes."""
+    def chunks(
+        self, shard: Shard, scanned: Scanned, budget: int
+    ) -> Iterator[tuple[list[ReadSample], list[Row], list[Row]]]:
+        """Scan a shard into `scanned`, chunk by chunk, two of which take at most `budget` bytes.
+
+        Gives samples as they were read, maybe smaller than they are, and their rows of IMAGES and FACES.
+        """
         current().read += shard.bytes
         read = partial(read_or_open, job=self.job, least_side=self.least_side)
         cost = partial(sample_bytes, job=self.job, least_side=self.least_side)
@@ -172,7 +169,7 @@ class ScanStage:
                 row["faces"] = counts[row["key"]]
             scanned.images += images
             scanned.faces += faces
-            yield Chunk([*chunk], images, faces)
+            yield [*chunk], images, faces
 
     def publish(self, shard: Shard, scanned: Scanned) -> None:
         """Write the tables of a shard and claim its marker."""

@@ -7,20 +7,14 @@ boto3's usual environment and are never held by our objects, so a pickled storag
 """
 
 from anonlib.storage.base import OURS, Probe, Storage, StorageOptions, StoredObject
-from anonlib.storage.local import IRREGULAR, LINKED_FOLDER, REFUSED_LINK, UNREADABLE, closed_folder
 from anonlib.storage.uri import expand, join_uri, open_storage, read_file
 
 __all__ = [
-    "IRREGULAR",
-    "LINKED_FOLDER",
     "OURS",
-    "REFUSED_LINK",
-    "UNREADABLE",
     "Probe",
     "Storage",
     "StorageOptions",
     "StoredObject",
-    "closed_folder",
     "expand",
     "join_uri",
     "open_storage",

@@ -33,8 +33,7 @@ from anonlib.datasets.names import (
     split_member,
 )
 from anonlib.datasets.parquet_columns import image_column
-from anonlib.datasets.parquet_footer import Table, open_table
-from anonlib.datasets.parquet_pages import bounded_batches
+from anonlib.datasets.parquet_footer import Table, bounded_batches, open_table
 from anonlib.datasets.webdataset import GZIP_MAGIC, MAX_MEMBERS, check_growth, open_plain_tar
 from anonlib.errors import DatasetError, NotFound, VerificationError, require
 from anonlib.storage import Storage
@@ -322,7 +321,7 @@ def _check_kept(members: Mapping[str, bytes], keep: frozenset[str], where: str) 
 
 def _check_rows(table: Table, path: str, expected: Expected) -> None:
     schema = table.file.schema_arrow
-    ours = _WRITER.fullmatch(table.footer.writer) is not None
+    ours = _WRITER.fullmatch(table.writer) is not None
     require(ours, f"{path} says that something else than Arrow wrote it")
     require(set(schema.metadata or {}) <= {b"huggingface"}, f"{path} carries metadata beside its columns")
     rows = _Rows(expected.images)

@@ -11,8 +11,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from anonlib.datasets.names import is_kind
-from anonlib.datasets.parquet_footer import open_table
-from anonlib.datasets.parquet_pages import bounded_batches
+from anonlib.datasets.parquet_footer import bounded_batches, open_table
 from anonlib.errors import require
 from anonlib.storage import Storage
 from anonlib.verification.certificate import VERSION, AuditStatement, Certificate, sha256, shard_leaf

@@ -23,7 +23,7 @@ _SWEEPS = 5
 
 @dataclass(frozen=True)
 class Purged:
-    """The record, not personal; `remains`: what could not be destroyed here; `late`: files that came afterwards."""
+    """The record, not personal; `remains`: what could not be destroyed here."""
 
     at: str
     anonlib: str
@@ -32,7 +32,6 @@ class Purged:
     bytes: int
     secret: str
     remains: str | None = None
-    late: int = 0
     finished: bool = False
 
 
@@ -62,15 +61,11 @@ def resume(workspace: Storage) -> Purged | None:
         return None
     if not record.finished:
         _refuse_beside_a_run(workspace)
-        return _finished(workspace, record)
-    if late := len(_left(workspace)):
-        record = replace(record, remains=_destroy(workspace) or record.remains, late=record.late + late)
-        workspace.publish(PURGED, json_bytes(asdict(record)))
-    return record
+    return _finished(workspace, record) if not record.finished or _left(workspace) else record
 
 
 def _finished(workspace: Storage, record: Purged) -> Purged:
-    record = replace(record, remains=_destroy(workspace), finished=True)
+    record = replace(record, remains=_destroy(workspace) or record.remains, finished=True)
     workspace.publish(PURGED, json_bytes(asdict(record)))
     return record
 

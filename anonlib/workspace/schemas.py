@@ -65,14 +65,7 @@ def _all(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
     return [(name, kind) for name in names]
 
 
-INVENTORY = pa.schema(
-    [
-        *_all(_TEXT, "shard_id", "uri", "etag"),
-        ("bytes", _LONG),
-        ("format", _TEXT),
-        ("files", _TEXTS),
-    ]
-)
+INVENTORY = pa.schema([*_all(_TEXT, "shard_id", "uri", "etag"), ("bytes", _LONG), ("format", _TEXT), ("files", _TEXTS)])
 IMAGES = pa.schema(
     [
         ("key", _TEXT),

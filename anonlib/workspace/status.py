@@ -13,21 +13,9 @@ from anonlib.codes import meaning_of
 from anonlib.errors import ConfigError, JobError, NotFound
 from anonlib.storage import Storage, open_storage
 from anonlib.verification.certificate import Certificate
-from anonlib.workspace.inventory import read_note
-from anonlib.workspace.kept_job import named_job, named_options, named_workspace
-from anonlib.workspace.layout import (
-    LABELS,
-    PLAN_COUNTS,
-    PURGED,
-    JobStores,
-    PlanStore,
-    open_stores,
-    plan_store,
-    plans_of,
-    release_store,
-    render_store,
-    scans_of,
-)
+from anonlib.workspace import layout
+from anonlib.workspace.inventory import named_job, named_options, named_workspace, read_note
+from anonlib.workspace.layout import JobStores, PlanStore
 from anonlib.workspace.schemas import CERTIFICATE, ELLIPSES, QUARANTINED
 
 _READERS = 16
@@ -66,18 +54,9 @@ class Summary:
         return 0 if self.committed == self.shards and self.quarantined == 0 else 3
 
 
-@dataclass(frozen=True)
-class Crowd:
-    """The people of a plan, its classes, and how many people wear a face of another gender, or of another age band."""
-
-    people: int
-    classes: int
-    other_gender: int
-    other_age: int
-
-
-def crowd_of(plan: PlanStore) -> Crowd | None:
-    """The people of a plan that is decided; None of a redaction, which needs to know nobody."""
+def crowd_of(plan: PlanStore) -> tuple[int, int, int, int] | None:
+    """Of a plan that is decided the people, the classes, and the people who wear a face of another gender and of
+    another age band; None of a redaction, which needs to know nobody."""
     marker = plan.plan()
     if marker is None or not marker["subjects"]:
         return None
@@ -89,7 +68,7 @@ def crowd_of(plan: PlanStore) -> Crowd | None:
     pairs = [(row["stratum"], kind_of[row["class_id"]]) for row in people if row["class_id"] in kind_of]
     # A face that was averaged over both genders, or several age bands, is of none.
     genders, ages = (sum(kind[at : at + 1] != own[at : at + 1] for own, kind in pairs) for at in (0, 1))
-    return Crowd(len(people), len(kind_of), genders, ages)
+    return len(people), len(kind_of), genders, ages
 
 
 @dataclass(frozen=True)
@@ -110,7 +89,7 @@ class Status:
 def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, Storage | None]:
     """Workspace and release of a job, or of `workspace.uri` and `output.uri` alone; raises ConfigError."""
     try:
-        stores = open_stores(named_job(file, overrides))
+        stores = layout.open_stores(named_job(file, overrides))
     except (ConfigError, JobError):
         # Nothing has run there yet, an earlier version has, or it was purged.
         workspace = named_workspace(file, overrides)
@@ -121,13 +100,13 @@ def open_named(file: Path | None, overrides: dict[str, Any]) -> tuple[Storage, S
 
 def require_plan(stores: JobStores, plan_key: str) -> None:
     """Raise JobError if this job's plan is not decided yet."""
-    if plan_store(stores, plan_key).plan() is None:
+    if layout.plan_store(stores, plan_key).plan() is None:
         raise JobError("this job has no plan yet; run `anonlib plan` first (or `anonlib run` for everything)")
 
 
 def status(workspace: Storage, release: Storage | None) -> Status:
     """The state of a workspace and a release; raises JobError if the workspace was purged or is of another version."""
-    if workspace.exists(PURGED):
+    if workspace.exists(layout.PURGED):
         raise JobError(
             f"the workspace {workspace.uri} was purged, and nothing of the job is left there; `anonlib verify` says "
             "what the release is"
@@ -136,8 +115,8 @@ def status(workspace: Storage, release: Storage | None) -> Status:
     summary, reasons = (None, Reasons()) if release is None else _release(JobStores(workspace, release))
     return Status(
         shards=int(note.get("shards", 0)),
-        scans=tuple(len(scan.done()) for scan in scans_of(workspace).values()),
-        plans=tuple(map(_plan, plans_of(workspace))),
+        scans=tuple(len(scan.done()) for scan in layout.scans_of(workspace).values()),
+        plans=tuple(map(_plan, layout.plans_of(workspace))),
         release=summary,
         reasons=reasons,
         left_out=note.get("left_out", {}) if summary is None else summary.left_out,
@@ -164,7 +143,7 @@ def note_failure(workspace: Storage, stage: str, unit: str, details: str) -> Non
 
 def _release(stores: JobStores) -> tuple[Summary | None, Reasons]:
     """What the release's markers say, and the workspace of its exceptions; None and none before a render."""
-    store, reasons = release_store(stores), Reasons()
+    store, reasons = layout.release_store(stores), Reasons()
     try:
         run = store.run()
     except NotFound:
@@ -180,18 +159,18 @@ def _release(stores: JobStores) -> tuple[Summary | None, Reasons]:
 
 def _reasons(stores: JobStores, run: str, shard: str) -> Iterator[tuple[str, str]]:
     quarantined = set()
-    for row in release_store(stores).manifest(shard, ["key", "status", "reason"]).to_pylist():
+    for row in layout.release_store(stores).manifest(shard, ["key", "status", "reason"]).to_pylist():
         if row["status"] == QUARANTINED:
             quarantined.add(row["key"])
             yield QUARANTINED, meaning_of(row["reason"])
-    for key, faces in render_store(stores, run).faces(shard).items():
+    for key, faces in layout.render_store(stores, run).faces(shard).items():
         for face in faces if key not in quarantined else ():
             if face["fallback"] in ELLIPSES:
                 yield face["method"], face["reason"] or "no reason given"
 
 
 def _plan(store: PlanStore) -> dict[str, Any]:
-    state = {"done": len(store.blocks_done()), "labels": store.path(LABELS)}
+    state = {"done": len(store.blocks_done()), "labels": store.path(layout.LABELS)}
     if (plan := store.plan()) is None:
         return state
-    return state | {"blocks": len(plan["blocks"])} | {name: int(plan[name]) for name in PLAN_COUNTS}
+    return state | {"blocks": len(plan["blocks"])} | {name: int(plan[name]) for name in layout.PLAN_COUNTS}

@@ -58,18 +58,6 @@ def copy(
     return pq.ParquetFile(target)
 
 
-def test_samples_have_the_bytes_the_key_and_the_other_columns(tmp_path: Path) -> None:
-    path = write_input(tmp_path / "a.parquet", hugging_face(10))
-    dataset = open_dataset(str(path))
-    (shard,) = dataset.shards()
-    assert (shard.shard_id, shard.bytes) == ("a", path.stat().st_size)
-    samples = list(dataset.read(shard))
-    assert [sample.key for sample in samples] == [f"k{i}" for i in range(10)]
-    assert [sample.image for sample in samples] == [b"img%d" % i for i in range(10)]
-    assert [sample.position for sample in samples] == list(range(10))
-    assert samples[3].image_field == "image" and samples[3].fields["person"] == {"name": "Ada 3"}
-
-
 def test_the_output_keeps_order_types_row_groups_and_compression_of_what_is_allowed(tmp_path: Path) -> None:
     source = write_input(tmp_path / "a.parquet", hugging_face(10), compression={"image.bytes": "NONE", "key": "ZSTD"})
     keep = ("caption", "taken", "kind", "scores")
@@ -90,7 +78,7 @@ def test_the_output_keeps_order_types_row_groups_and_compression_of_what_is_allo
 def test_a_row_group_that_outgrows_the_memory_is_closed_early_without_a_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anonlib.datasets.parquet.FLUSH_BYTES", 20)
+    monkeypatch.setattr("anonlib.datasets.parquet_columns.FLUSH_BYTES", 20)
     out = copy(write_input(tmp_path / "a.parquet", hugging_face(10)), tmp_path / "out.parquet")
     assert [out.metadata.row_group(i).num_rows for i in range(out.num_row_groups)] == [2, 2, 2, 2, 2]
     assert out.read(["key"]).to_pydict() == {"key": [f"k{i}" for i in range(10)]}
@@ -135,23 +123,6 @@ def test_no_word_that_stands_beside_the_values_passes(tmp_path: Path) -> None:
     assert schema.field("berlin").type.tz == "Europe/Berlin"
     assert plain_type(pq.read_schema(source).field("tensor").type) == pa.list_(pa.int8(), 2)
     assert plain_type(pa.timestamp("us", "Quill/Home")) == pa.timestamp("us", "UTC")
-
-
-def test_under_new_keys_the_order_of_the_input_and_its_image_columns_name_go(tmp_path: Path) -> None:
-    names = [f"Ada {number:02d}" for number in range(10)]
-    table = pa.table({"photos of Ada": [b"img%d" % number for number in range(10)], "key": names})
-    dataset = open_dataset(str(write_input(tmp_path / "Ada Quill.parquet", table)))
-    (shard,) = dataset.shards()
-    new = {name: f"{number * 7 % 10:024d}" for number, name in enumerate(names)}
-    with dataset.writer(shard, tmp_path / "out", frozenset(), "f00d") as writer:
-        for sample in dataset.read(shard):
-            writer.write(sample, sample.image, new[sample.key])
-    assert writer.outputs() == [("data/f00d.parquet", tmp_path / "out")]
-    out = pq.ParquetFile(tmp_path / "out")
-    images = [b"img%d" % (number * 3 % 10) for number in range(10)]
-    assert out.read().to_pydict() == {"image": images, "key": sorted(new.values())}
-    assert [out.metadata.row_group(number).num_rows for number in range(out.num_row_groups)] == [4, 4, 2]
-    assert b"Ada" not in (tmp_path / "out").read_bytes()
 
 
 def test_a_new_key_replaces_the_key_column_and_copies_of_it(tmp_path: Path) -> None:

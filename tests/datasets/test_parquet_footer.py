@@ -1,53 +1,95 @@
-"""What a Parquet footer says is read without Arrow's accessors: as Arrow reads it, or not at all."""
+"""What a Parquet file says of itself is read as Arrow reads it or not at all; one that asks for gigabytes gets none."""
 
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.datasets.parquet_footer import open_table
-from anonlib.datasets.thrift import BYTES, I16, I32, I64, fields, read_struct
+from anonlib.datasets import Sample, open_dataset, parquet
+from anonlib.datasets.parquet_footer import (
+    BYTES,
+    I16,
+    I32,
+    I64,
+    _page_header,
+    _page_headers,
+    fields,
+    open_table,
+    read_struct,
+    rows_at_once,
+)
 from anonlib.errors import DamagedTable
+from tests.support import bombs
 
+RNG = np.random.default_rng(5)
 TABLE = pa.table(
     {
-        "key": [f"k{number}" for number in range(60)],
-        "image": pa.array([{"bytes": b"x" * number, "path": None} for number in range(60)]),
-        "tags": [["a", None], [], None] * 20,
-        "age": pa.array([None, 7, 8] * 20, pa.int32()),
+        "key": [f"k{number:05d}" for number in range(3000)],
+        "image": pa.array([{"bytes": RNG.bytes(200), "path": None} for _ in range(3000)]),
+        "caption": ["one of few"] * 3000,
+        "tags": [["a", None], [], None] * 1000,
+        "boxes": pa.array([[{"x": 1.5, "name": "a"}]] * 3000),
+        "age": pa.array([None, 7, 8] * 1000, pa.int32()),
     }
 )
 CODECS = {"UNCOMPRESSED": "none", "LZ4": "lz4_raw"}
 
 
+def written(table: pa.Table, **options: Any) -> io.BytesIO:
+    stream = io.BytesIO()
+    pq.write_table(table, stream, **options)
+    return stream
+
+
+def read(path: Path) -> list[Sample]:
+    dataset = open_dataset(str(path))
+    return [sample for shard in dataset.shards() for sample in dataset.read(shard)]
+
+
 @pytest.mark.parametrize("codec", ["NONE", "SNAPPY", "GZIP", "BROTLI", "LZ4", "ZSTD"])
 @pytest.mark.parametrize(
-    "options", [{}, {"use_dictionary": False, "write_statistics": False, "write_page_index": True}]
+    "options",
+    [
+        {"data_page_version": "2.0"},
+        {"use_dictionary": False, "write_statistics": False, "write_page_index": True},
+    ],
 )
-def test_a_footer_says_what_arrow_reads_in_it(codec: str, options: dict[str, Any]) -> None:
-    stream = io.BytesIO()
+def test_footer_and_page_headers_say_what_arrow_reads_in_them(codec: str, options: dict[str, Any]) -> None:
     long_note = {"note": "n" * 100_000}  # so that the footer is longer than the first read of a file's end
     table = TABLE.replace_schema_metadata(long_note)
-    pq.write_table(table, stream, compression=codec, row_group_size=25, data_page_version="2.0", **options)
-    with open_table(stream) as (file, _, footer):
-        metadata = file.metadata
-        assert file.read().equals(table)
-        assert footer.writer == metadata.created_by and "n" * 100_000 in footer.text
-        assert [group.rows for group in footer.groups] == [25, 25, 10]
-        for number, group in enumerate(footer.groups):
+    stream = written(table, compression=codec, row_group_size=1250, data_page_size=4096, **options)
+    with open_table(stream) as found:
+        metadata = found.file.metadata
+        assert found.file.read().equals(table)
+        assert found.writer == metadata.created_by and "n" * 100_000 in found.footer_text
+        assert [group.rows for group in found.groups] == [1250, 1250, 500]
+        for number, group in enumerate(found.groups):
+            assert rows_at_once(found, number, 16) == 16
             for leaf, chunk in enumerate(group.chunks):
                 said = metadata.row_group(number).column(leaf)
-                codec = CODECS.get(said.compression, said.compression.lower())
+                name = CODECS.get(said.compression, said.compression.lower())
                 start = said.dictionary_page_offset if said.has_dictionary_page else None
                 nulls = said.statistics.null_count if said.statistics else None
                 sizes = (said.num_values, said.total_compressed_size, said.data_page_offset)
-                assert chunk == (codec, *sizes, start, nulls)
+                assert chunk == (name, *sizes, start, nulls)
+                pages = list(_page_headers(stream, chunk))
+                assert all(at + header[3] < later for (header, at), (_, later) in pairwise(pages))
+                # The footer counts the headers, too: they are what lies between the pages.
+                at_last = pages[-1][1] + pages[-1][0][3]
+                assert at_last == min(filter(None, (chunk.dictionary_page, chunk.data_page))) + chunk.size
+                headers = chunk.size - sum(header[3] for header, _ in pages)
+                assert sum(header[2] for header, _ in pages) + headers == said.total_uncompressed_size
 
 
 KNOWN = fields(I32, [I32], I64, {}, BYTES, I16)
@@ -86,3 +128,89 @@ def test_any_bytes_are_a_struct_cut_off_or_damaged(data: bytes) -> None:
     except (DamagedTable, IndexError):
         return
     assert end <= len(data) and all(0 < field < 1 << 15 for field in found)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_share_a_large_value_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    bomb = bombs.dictionary_parquet(tmp_path / "bomb.parquet", rows=64, mebibytes=32)
+    assert bomb.stat().st_size < 8192
+    with bomb.open("rb") as stream, open_table(stream) as table:
+        assert rows_at_once(table, 0, 16) == 4
+    code = (
+        "from anonlib.datasets import open_dataset; dataset = open_dataset(sys.argv[1])\n"
+        "for sample in dataset.read(*dataset.shards()): print(sample.key, len(sample.image), sample.problem)"
+    )
+    said, peak = bombs.peak_of(code, bomb)
+    assert said.splitlines() == [f"{number:09d} {32 << 20} None" for number in range(64)]
+    assert peak < 700
+
+
+def endless_list() -> pa.Table:
+    numbers = pa.ListArray.from_arrays([0, 50_000_000], pa.nulls(50_000_000, pa.int8()))
+    return pa.table({"image": pa.array([b"x"]), "numbers": numbers})
+
+
+def same(count: int, value: Any) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value]))
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "sentence"),
+    [
+        (lambda: pa.table({"image": same(16, b"x" * (200 << 20))}), "a#rows-0", "rows 0 to 15 .* unpacks to"),
+        (endless_list, "a#rows-0", "unpacks to"),
+        (lambda: pa.table({"image": pa.nulls(3_000_000, pa.binary())}), "a#rows-0", "3,000,000 rows in"),
+        (
+            lambda: pa.table({"image": pa.array([b"x"] * 2000), "id": same(2000, "k" * (1 << 20))}),
+            "a#unreadable",
+            "the column 'id' .* unpacks to",
+        ),
+    ],
+    ids=["one value", "a list", "rows", "a key"],
+)
+def test_what_unpacks_to_gigabytes_is_a_problem(
+    tmp_path: Path, make: Callable[[], pa.Table], key: str, sentence: str
+) -> None:
+    pq.write_table(make(), tmp_path / "a.parquet", 1 << 22, compression="zstd", store_schema=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
+    (bad,) = read(tmp_path)
+    assert bad.key == key and bad.image is None and re.search(sentence, str(bad.problem))
+
+
+def test_a_row_that_is_larger_than_a_sample_may_be_is_a_problem_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "MAX_SAMPLE_BYTES", 1 << 20)
+    rows = pa.array([b"x" * (2 << 20), b"y"], pa.binary())
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    large, small = read(tmp_path)
+    assert str(large.problem) == "the row is larger than 1 MiB" and large.image is None
+    assert (small.image, small.problem) == (b"y", None)
+
+
+def test_a_damaged_page_header_costs_its_row_group_and_one_of_a_key_its_file(tmp_path: Path) -> None:
+    stream = written(TABLE.select(["key", "image"]), row_group_size=1000, use_dictionary=False)
+    for column, key, good in ((1, "a#rows-1000", 2000), (0, "a#unreadable", 0)):
+        data = bytearray(stream.getvalue())
+        start = pq.ParquetFile(stream).metadata.row_group(1).column(column).data_page_offset
+        data[start : start + 8] = b"\xff" * 8
+        (tmp_path / "a.parquet").write_bytes(data)
+        samples = read(tmp_path)
+        assert [one.key for one in samples if one.problem] == [key] and len(samples) == good + 1
+
+
+def test_a_dictionary_that_says_it_has_billions_of_values_is_not_looked_through_for_them() -> None:
+    stream = written(pa.table({"image": [b"x", b"yy"] * 8}), compression="none")
+    with open_table(stream) as table:
+        (header, start), *_ = _page_headers(stream, table.groups[0].chunks[0])
+        assert header[1] == 2 and header[7][1] == 2
+        count = stream.getvalue().index(b"\x15\x04", start - 12)
+        stream.seek(0)
+        data = stream.read()
+    # 2 values in one byte, zigzag, become 2**31 - 1 in five: what follows moves, which only this column's end sees.
+    stream = io.BytesIO(data[:count] + b"\x15\xfe\xff\xff\xff\x0f" + data[count + 2 :])
+    with open_table(stream) as table:
+        assert _page_header(stream, 4)[0][7][1] == 2**31 - 1
+        assert rows_at_once(table, 0, 16) == 16

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from anonlib.config import load_config
+from anonlib.errors import ConfigError, JobError
+from anonlib.job import Job
 from tests.support import photos
-from tests.support.runs import Run, by_key, every_byte, images, manifest, reasons, run_job
+from tests.support.runs import Run, by_key, contents, every_byte, images, job, manifest, reasons, run_job
 
 TRAILING = b"TRAILING-after-the-end-of-the-image"
 
@@ -95,18 +101,15 @@ def tar_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_job(root / "input", root, method={"name": "solid"})
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_file_of_a_folder_has_one_row_with_its_fate(folder_run: Run, case: Case) -> None:
-    row = by_key(folder_run.output)[case.name]
-    assert row["status"] == case.status, row
-    assert (row["output_sha256"] is None) == (case.status == "quarantined")
-    assert (folder_run.output / "data" / case.name).exists() == (case.status != "quarantined")
-    if case.status == "quarantined":
-        assert row["reason"] == case.reason
-        told = reasons(folder_run.workspace)[case.name]
-        assert told.isprintable() and "Error" not in told and " at 0x" not in told
-    else:
-        assert row["reason"] is None
+def test_a_file_of_a_folder_has_one_row_with_its_fate(folder_run: Run) -> None:
+    rows, told = by_key(folder_run.output), reasons(folder_run.workspace)
+    assert {case.name: (case.status, case.reason or None) for case in CASES} == {
+        name: (row["status"], row["reason"]) for name, row in rows.items()
+    }
+    for case in CASES:
+        assert (rows[case.name]["output_sha256"] is None) == (case.status == "quarantined")
+        assert (folder_run.output / "data" / case.name).exists() == (case.status != "quarantined")
+    assert all(text.isprintable() and "Error" not in text and " at 0x" not in text for text in told.values())
 
 
 def test_a_tar_gives_the_same_answers_and_its_strange_members_are_quarantined_with_a_reason(tar_run: Run) -> None:
@@ -144,3 +147,65 @@ def test_no_image_is_lost_and_none_behind_another_is_in_the_release(which: str, 
         assert written[name].count(b"\xff\xd8\xff") == 1, "a second image is in the file"
         assert written[name].endswith(b"\xff\xd9")
     assert any("further pictures" in (row["metadata_stripped"] or ()) for row in manifest(run.output))
+
+
+# ---- jobs that cannot go on -------------------------------------------------------------------------------------
+
+SOLID: dict[str, Any] = {"method": {"name": "solid"}}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    content = [("a.jpg", photos.jpeg(photos.nobody())), ("b.jpg", photos.jpeg(photos.astronaut()))]
+    return photos.tar(tmp_path / "input" / "00000.tar", content).parent
+
+
+def test_a_changed_input_or_a_new_file_is_refused(source: Path, tmp_path: Path) -> None:
+    run_job(source, tmp_path, **SOLID)
+    before = contents(tmp_path / "release")
+    photos.tar(source / "00000.tar", [("a.jpg", photos.jpeg(photos.astronaut()))])
+    with pytest.raises(JobError, match=r"came, went or changed.*new workspace"):
+        Job(job(source, tmp_path, **SOLID))
+    photos.tar(source / "00001.tar", [("c.jpg", photos.jpeg(photos.nobody()))])
+    with pytest.raises(JobError, match="is not the one that the workspace"):
+        Job(job(source, tmp_path, **SOLID))
+    assert contents(tmp_path / "release") == before
+
+
+def test_an_input_that_changes_between_scan_and_render_is_not_released(source: Path, tmp_path: Path) -> None:
+    """The boxes of the old image would be painted on the new one."""
+    opened = Job(job(source, tmp_path, **SOLID))
+    opened.scan()
+    os.utime(source / "00000.tar", (1, 1))
+    summary = opened.render(opened.make_plan())
+    assert (summary.quarantined, summary.released, summary.code) == (2, 0, 3)
+    assert not (tmp_path / "release" / "data").exists()
+
+
+@pytest.mark.parametrize("change", [{"method": {"name": "blur"}}, {"rekey": True}, {"jpeg_quality": 80}])
+def test_the_output_of_another_job_is_refused(source: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    run_job(source, tmp_path, **SOLID)
+    before = contents(tmp_path / "release")
+    with pytest.raises(JobError, match="holds a release of another job"):
+        Job(job(source, tmp_path, **(SOLID | change))).run()
+    assert contents(tmp_path / "release") == before
+
+
+@pytest.mark.parametrize(
+    ("output", "workspace"),
+    [("same", "same"), ("same/release", "same"), ("same", "same/work"), ("input", "work"), ("input/out", "work")],
+)
+def test_places_inside_each_other_are_refused(tmp_path: Path, output: str, workspace: str) -> None:
+    places = {"input": "input", "output": output, "workspace": workspace}
+    with pytest.raises(ConfigError, match="must be separate places"):
+        load_config({name: {"uri": str(tmp_path / place)} for name, place in places.items()})
+
+
+def test_an_inventory_that_was_cut_short_is_written_by_the_next_run(source: Path, tmp_path: Path) -> None:
+    """The driver may die between the note and the table."""
+    Job(job(source, tmp_path, **SOLID)).scan()
+    inventory = tmp_path / "workspace" / "inventory.parquet"
+    whole = inventory.read_bytes()
+    inventory.unlink()
+    Job(job(source, tmp_path, **SOLID)).scan()
+    assert inventory.read_bytes() == whole

@@ -12,8 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from anonlib.audit.leaks.scan import LEFT, scan_leaks
-from anonlib.config import load_config
-from anonlib.errors import ConfigError, JobError
 from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.terminal import claim_rows
@@ -107,14 +105,3 @@ def test_a_column_of_coco_boxes_is_replaced_by_the_method(tmp_path: Path) -> Non
     )
     (face,) = by_key(found.output)["a"]["faces"]
     assert face["method"] == "dp-uniform" and face["fallback"] is None and face["detected_again"]
-
-
-def test_a_field_that_no_image_has_stops_the_job(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"field 'boxes' that input.boxes_field names"):
-        run(tmp_path, {"bare": None}, "none")
-
-
-def test_no_detector_needs_boxes() -> None:
-    places = {name: {"uri": name} for name in ("input", "output", "workspace")}
-    with pytest.raises(ConfigError, match=r"none stands alone, and needs input.boxes_field"):
-        load_config(places | {"detector": {"name": "none"}})

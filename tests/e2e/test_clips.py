@@ -4,7 +4,6 @@ changed afterwards is caught."""
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -205,26 +204,6 @@ def test_a_reviewer_sees_a_strip_of_a_clip_and_can_withhold_it(moving: Path, tmp
     assert verify(open_storage(str(tmp_path / "job" / "release"))).certificate.counts.frames == 0
 
 
-def test_another_byte_of_a_clip_is_caught(finished: Path, tmp_path: Path) -> None:
-    release = Path(shutil.copytree(finished, tmp_path / "release"))
-    (path,) = (release / "data").glob("*.tar")
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(VerificationError, match="is not the one that was signed"):
-        verify(open_storage(str(release)))
-
-
-def test_another_manifest_is_caught(finished: Path, tmp_path: Path) -> None:
-    release = Path(shutil.copytree(finished, tmp_path / "release"))
-    (path,) = (release / "manifest").glob("*.parquet")
-    rows, schema = pq.read_table(path).to_pylist(), pq.read_schema(path)
-    rows[-1]["frames"] = FRAMES - 1
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-    with pytest.raises(VerificationError, match="is not the one that its marker names"):
-        verify(open_storage(str(release)))
-
-
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "fewer frames": (lambda row: row.update(frames=FRAMES - 1), "is in the frames 0 to 11 of a clip of 11"),
     "no frames": (lambda row: row.update(frames=None), "has None frames"),
@@ -246,8 +225,3 @@ def test_a_signed_row_that_contradicts_itself_is_caught(change: str, finished: P
     alter(row)
     with pytest.raises(VerificationError, match=sentence):
         ReleaseCounter("solid", claim_table(claim, [])).add_media(row)
-
-
-def test_the_certificate_counts_clips_and_their_frames(finished: Path) -> None:
-    counts = json.loads((finished / "certificate.json").read_text())["counts"]
-    assert (counts["clips"], counts["frames"], counts["images"]) == (1, FRAMES, 2)

@@ -24,7 +24,7 @@ from anonlib.media.codec import decode
 from anonlib.stages.render_state import ImageState
 from anonlib.storage import StorageOptions, open_storage
 from anonlib.verification.release import verify
-from anonlib.workspace.schemas import EXACT, REENCODED, RELEASED
+from anonlib.workspace.schemas import EXACT, RELEASED
 from tests.support import photos
 from tests.support.runs import Run, by_key, every_byte, run_job
 
@@ -169,13 +169,3 @@ def test_an_alpha_that_still_draws_a_face_is_found(
     run = run_job(see_through, tmp_path, input={"uri": str(see_through)}, method={"name": "solid"}, keep_fields=[])
     found = {check.name: check.found for check in scan_leaks(Job(run.config)) if check.found}
     assert found == {"original px in a face": 3}
-
-
-def test_photos_can_still_be_written_anew_and_upright(originals: Path, tmp_path: Path) -> None:
-    anew = run_job(
-        originals, tmp_path, input={"uri": str(originals)}, method={"name": "solid"}, keep_fields=[], outside="reencode"
-    )
-    assert {row["outside"] for row in by_key(anew.output).values()} <= {EXACT, REENCODED}
-    for path in (anew.output / "data").iterdir():
-        assert not Image.open(io.BytesIO(path.read_bytes())).getexif()
-    assert {check.name: check.where for check in scan_leaks(Job(anew.config)) if check.found} == {}

@@ -174,12 +174,6 @@ def test_a_header_that_stalls_its_reader_is_given_up_and_not_tried_again() -> No
     assert sample_bytes(sample, job) == len(sample.image or b"")
 
 
-def test_a_file_over_the_limit_is_not_even_sent_to_a_decoder() -> None:
-    job = no_job().model_copy(update={"limits": LimitsConfig(image_mib=0.001)})
-    data = ENCODED["JPEG"]
-    assert sample_bytes(Sample("a", data, "jpg"), job) == len(data)
-
-
 def test_the_next_item_is_made_meanwhile_and_what_making_it_raises_comes_at_its_turn() -> None:
     made, asked = list[int](), threading.Event()
 

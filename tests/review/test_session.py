@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +12,13 @@ from anonlib.audit.missed_faces import MissedFace
 from anonlib.audit.review_queue import judge, judged_so_far, waiting
 from anonlib.audit.run import audit
 from anonlib.audit.statistics import upper_bound
-from anonlib.config import JobConfig
-from anonlib.errors import JobError
+from anonlib.config import JobConfig, LimitsConfig
+from anonlib.errors import ImageProblem, JobError
 from anonlib.job import Job
-from anonlib.review.session import Session
+from anonlib.review.session import EVEN, Session, Strip
 from tests.review.conftest import FACE
-from tests.support import photos
-from tests.support.forgery import check
-from tests.support.runs import by_key, contents, released
+from tests.support import clips
+from tests.support.runs import by_key
 
 
 def number(session: Session, key: str) -> int:
@@ -53,30 +53,6 @@ def test_decisions_are_there_when_the_session_is_opened_again_and_stop_an_audit(
     assert not again.carried_out(number(again, "astronaut")) and waiting(again.job, again.log) == ["00000"]
     with pytest.raises(JobError, match="1 shards wait for what a reviewer decided"):
         audit(reviewed)
-
-
-def test_an_apply_hides_the_face_and_returns_the_changes(session: Session, reviewed: JobConfig) -> None:
-    before = contents(Path(reviewed.output.uri))
-    session.pictures.show(session.images[number(session, "astronaut")], "released")
-    session.decide(number(session, "astronaut"), "mask", [FACE])
-    session.decide(number(session, "nobody-1"), "confirmed")
-    session.decide(number(session, "nobody-2"), "withhold")
-    shards, changes = session.apply()
-    after = contents(Path(reviewed.output.uri))
-    assert shards == ["00000"]
-    assert {change["key"]: (change["after"], change["hidden"]) for change in changes} == {
-        "astronaut": ("released", 1),
-        "nobody-1": ("no_face", 0),
-        "nobody-2": ("quarantined", 0),
-    }
-    assert after["data/00001.tar"] == before["data/00001.tar"]
-    x0, y0, x1, y1 = FACE
-    pixels = photos.decoded(released(Path(reviewed.output.uri))["astronaut"])
-    assert (pixels[y0 + 15 : y1 - 15, x0 + 10 : x1 - 10] == 127).all()
-    assert all(map(session.carried_out, range(len(session.images)))) and waiting(session.job, session.log) == []
-    shown = photos.decoded(session.pictures.show(session.images[number(session, "astronaut")], "released"))
-    assert np.abs(shown.astype(int) - pixels).mean() < 3
-    check(Path(reviewed.output.uri))
 
 
 def test_the_sample_and_its_figures_stay_while_decisions_are_carried_out(session: Session, reviewed: JobConfig) -> None:
@@ -128,3 +104,39 @@ def test_a_release_that_is_not_finished_is_not_reviewed(reviewed: JobConfig) -> 
     (Path(reviewed.output.uri) / "commits" / "00001.json").unlink()
     with pytest.raises(JobError, match="not complete"):
         Session(reviewed)
+
+
+# ---- the strip of a clip ----------------------------------------------------------------------------------------
+
+
+def row(frames: int, *tracks: tuple[int, int]) -> dict[str, Any]:
+    said = {"method": "solid", "fallback": None}
+    faces = [said | {"first": a, "last": b, "boxes": [10, 20, 30, 40] * (b - a + 1)} for a, b in tracks]
+    return {"frames": frames, "width": 64, "height": 48, "faces": faces}
+
+
+def test_a_strip_shows_both_ends_and_every_track() -> None:
+    strip = Strip(row(1000, (0, 999), (5, 9)))
+    assert strip.frames[0] == 0 and strip.frames[-1] == 999 and 7 in strip.frames
+    assert len(strip.frames) == EVEN + 1
+    assert strip.size == (48 * 5, 64 * 3)
+
+
+def test_boxes_lie_in_the_frames_that_they_are_of() -> None:
+    strip = Strip(row(4, (3, 3)))
+    (face,) = strip.faces()
+    assert face["box"] == [10, 48 + 20, 30, 48 + 40]
+
+
+def test_the_frames_of_a_strip_are_those_of_the_clip(tmp_path: Path) -> None:
+    path = clips.make(tmp_path / "clip.mp4", 4)
+    picture = Strip(row(4)).picture(path.read_bytes(), LimitsConfig())
+    for frame, corner in enumerate([(0, 0), (0, 64), (0, 128), (48, 0)]):
+        y, x = corner
+        shown = picture[y : y + 48, x : x + 64].astype(int)
+        assert np.abs(shown - clips.frames_of(path)[frame].rgb).max() == 0
+
+
+def test_a_clip_without_frames_has_no_strip() -> None:
+    with pytest.raises(ImageProblem, match="no frame of it is shown"):
+        Strip(row(0))

@@ -11,8 +11,9 @@ from selenium.webdriver.common.by import By
 from typer.testing import CliRunner
 
 from anonlib.cli import app
+from anonlib.datasets import open_dataset
 from anonlib.errors import JobError
-from anonlib.review.trial import estimate, preview
+from anonlib.review.trial import drawn, estimate, preview
 from anonlib.workspace.layout import PREVIEW
 from anonlib.workspace.purge import purge
 from tests.review.test_browser import browser
@@ -55,15 +56,13 @@ def test_a_preview_shows_photos_before_and_after_with_scores_and_reasons(tmp_pat
     assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
 
 
-def test_the_same_seed_draws_the_same_photos_and_plans_them_among_themselves(
-    people_tars: Path,
-    tmp_path: Path,
-) -> None:
-    config = job(people_tars, tmp_path)
-    pages = [Path(preview(config, images=6, seed=3)).read_text() for _ in range(2)]
-    keys = [re.findall(r"<figcaption>([^<]*)", page) for page in pages]
-    assert keys[0] == keys[1] and len(keys[0]) == 6 and len(set(keys[0])) == 6
-    assert pages[0].count("<img") == 12 and "data-score" in pages[0]
+def test_the_same_seed_draws_the_same_photos_and_plans_them_among_themselves(people_tars: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(str(people_tars))
+    again = [[sample.key for sample in drawn(dataset, dataset.shards()[0], 4, seed)[0]] for seed in (3, 3, 4)]
+    assert again[0] == again[1] != again[2]
+    page = Path(preview(job(people_tars, tmp_path), images=6, seed=3)).read_text()
+    keys = re.findall(r"<figcaption>([^<]*)", page)
+    assert len(keys) == len(set(keys)) == 6 and page.count("<img") == 12 and "data-score" in page
 
 
 def test_an_estimate_counts_images_and_hours_and_writes_nothing(people_tars: Path, tmp_path: Path) -> None:

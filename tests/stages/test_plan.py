@@ -48,22 +48,6 @@ def test_every_face_has_one_subject_and_one_assignment_and_a_label_is_one_subjec
     assert len(labelled) == len(dict(labelled)) == len({subject for _, subject in labelled}) == 12
 
 
-def test_every_class_hides_k_persons_and_every_surrogate_has_k_donors(plan: Planned) -> None:
-    assert plan.classes and plan.surrogates
-    for one in plan.classes:
-        assert len(one["members"]) >= one["effective_k"] >= plan.k
-    for one in plan.surrogates:
-        assert len(set(one["donors"])) == len(one["donors"]) >= plan.k
-        assert len(one["portraits"]) == len(one["donors"]) and all(one["portraits"])
-    assert {one["surrogate_id"] for one in plan.surrogates} == {one["surrogate"] for one in plan.classes}
-
-
-def test_no_person_is_in_two_classes(plan: Planned) -> None:
-    members = {member: one["class_id"] for one in plan.classes for member in one["members"]}
-    assert len(members) == sum(len(one["members"]) for one in plan.classes)
-    assert {one["person_id"]: one["class_id"] for one in plan.subjects if one["class_id"]} == members
-
-
 def test_effective_k_counts_the_photos_that_show_the_surrogate(plan: Planned) -> None:
     shown = Counter(plan.person[row["face_id"]] for row in plan.assignments if row["surrogates"])
     for one in plan.classes:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from anonlib.errors import JobError
+from anonlib.faces.centerface import CenterFaceDetector
+from anonlib.faces.regions import Regions
 from anonlib.job import Job
 from anonlib.stages.render import RenderStage
 from anonlib.stages.scan import ScanStage
 from anonlib.storage import open_storage
 from anonlib.verification.release import verify
 from tests.support import photos
-from tests.support.runs import job, lasting
+from tests.support.runs import Run, job, lasting, run_job
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +75,18 @@ def test_a_pass_that_is_cut_off_anywhere_is_ended_by_the_stages_in_the_same_byte
         assert (lasting(root / "release"), lasting(root / "workspace")) == wanted
 
 
-def test_a_shard_is_read_once(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-    running = Job(job(source, tmp_path, method={"name": "solid"}))
-    read = running.dataset.read
-    monkeypatch.setattr(
-        running.dataset, "read", lambda shard, *rest: opened.append(shard.shard_id) or read(shard, *rest)
-    )
-    running.run()
-    assert sorted(opened) == ["00000", "00001"]
+def test_a_redaction_keeps_no_biometrics(one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together: list[int] = []
+    detect = CenterFaceDetector.detect
 
+    def counted(detector: CenterFaceDetector, images: Any, *more: Any) -> list[Regions]:
+        together.append(len(images))
+        return detect(detector, images, *more)
 
-def test_labels_are_checked_before_anything_is_released(source: Path, tmp_path: Path) -> None:
-    config = job(source, tmp_path, method={"name": "solid"}, input={"uri": str(source), "subject_field": "nobodys"})
-    with pytest.raises(JobError, match="none of the"):
-        Job(config).run()
-    assert not (tmp_path / "release" / "run.json").exists()
+    monkeypatch.setattr(CenterFaceDetector, "detect", counted)
+    run = run_job(one_shard.input, tmp_path, method={"name": "solid"}, limits={"memory_mib": 1})
+    assert set(together) == {1} and len(together) == run.summary.images
+    for path in run.workspace.glob("scan/*/faces/*.parquet"):
+        table = pq.read_table(path)
+        for column in ("embedding", "second", "crop", "mesh", "age", "female"):
+            assert table.column(column).null_count == table.num_rows > 0

@@ -189,17 +189,6 @@ def test_a_kill_at_any_point_is_repaired_by_the_next_run(small: JobConfig, monke
     assert third in rows(small) and contents(output(small)) == decided
 
 
-def test_what_an_earlier_attempt_left_behind_goes_before_the_release_is_signed(small: JobConfig) -> None:
-    """A photo published by a run that was killed, and withheld before the next one, is named by no marker."""
-    clean = contents(output(small))
-    (commit,) = (output(small) / "commits").iterdir()
-    (output(small) / "withdrawn").mkdir()
-    shutil.copy(commit, output(small) / "withdrawn" / commit.name)
-    (output(small) / "data" / "left.jpg").write_bytes(photos.jpeg(photos.nobody()))
-    Job(small).run()
-    assert contents(output(small)) == clean
-
-
 def test_a_quarantined_photo_is_released_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The astronaut's face, which no scan has seen, under the box that a person drew; a broken file stays withheld."""
     victim = photos.astronaut()

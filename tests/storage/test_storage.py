@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from anonlib.errors import Changed, LinkRefused, NotAFile, NotFound, StorageError
-from anonlib.storage import REFUSED_LINK, Storage, StorageOptions, open_storage
+from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.storage import s3 as s3_module
-from anonlib.storage.local import LocalStorage
+from anonlib.storage.local import REFUSED_LINK, LocalStorage
 from tests.support.s3server import S3Server, one_sentence
 
 
@@ -213,15 +213,6 @@ def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path) -> None:
     assert refused.value.of_the_file
 
 
-def test_a_failed_local_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    place = open_storage(str(tmp_path / "root"))
-    place.publish("x", b"old")
-    with pytest.raises(StorageError):
-        place.publish("x", tmp_path / "missing")
-    assert place.read("x") == b"old"
-    assert [path.name for path in (tmp_path / "root").iterdir()] == ["x"]
-
-
 def test_a_write_whose_unfinished_file_another_job_swept_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,12 +234,18 @@ def contents_of(place: Storage) -> dict[str, bytes]:
     return {entry.path: place.read(entry.path) for entry in place.list(unfinished=True)}
 
 
-def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(handle: int) -> None:
+@pytest.mark.parametrize("full", [False, True], ids=["no source", "full disk"])
+def test_a_failed_local_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    def no_room(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     place = open_storage(str(tmp_path / "root"))
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="is full") as caught:
-        place.publish("x", b"1")
-    assert one_sentence(caught.value)
+    place.publish("x", b"old")
+    if full:
+        monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(StorageError, match="is full" if full else "Cannot write") as caught:
+        place.publish("x", b"1" if full else tmp_path / "missing")
+    assert one_sentence(caught.value) and place.read("x") == b"old"
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["x"]

@@ -6,13 +6,12 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, FlexibleChecksumError, IncompleteReadError
+from botocore.exceptions import ClientError, IncompleteReadError
 
 from anonlib.errors import AccessDenied, Changed, NotFound, StorageError, Unavailable, VersionsRemain
 from anonlib.storage import Storage, StorageOptions, open_storage
@@ -20,7 +19,7 @@ from anonlib.storage import s3 as s3_module
 from anonlib.storage.s3 import S3Reader
 from anonlib.storage.s3_errors import as_sentence
 from tests.faults.proxy import FaultProxy
-from tests.support.s3server import REGION, Credentials, S3Server, free_port, one_sentence, policy
+from tests.support.s3server import REGION, Credentials, S3Server, one_sentence, policy
 
 READ_WRITE = ("s3:GetObject", "s3:PutObject", "s3:ListBucket")
 
@@ -90,15 +89,6 @@ def test_what_a_role_may_not_do_is_probed_and_named(
         left = [entry.path for entry in open_storage(f"s3://{bucket}/p", s3.options).list(unfinished=True)]
     assert left == ([".anonlib-probe", ".anonlib-probe-claim"] if may_write else [])
     assert all(path in probe.details[0] for path in left)
-
-
-def test_a_dead_endpoint_is_given_up_within_twenty_seconds(s3: S3Server) -> None:
-    with s3.acting_as():
-        place = open_storage("s3://some-bucket", StorageOptions(f"http://127.0.0.1:{free_port()}"))
-        start = time.monotonic()
-        with pytest.raises(StorageError, match="cannot be reached"):
-            place.probe()
-        assert time.monotonic() - start < 20
 
 
 def test_a_pickled_storage_has_no_secret_in_it_and_still_works(s3: S3Server) -> None:
@@ -194,16 +184,6 @@ def test_a_body_that_never_comes_is_given_up(fault: Exception | None, monkeypatc
         io.BufferedReader(S3Reader(get, "s3://b/x", None)).read()
     assert one_sentence(caught.value)
     assert asked[2:] == [(4, 10, "e")] * 4
-
-
-def test_a_checksum_that_does_not_fit_is_an_error_and_no_end_of_file() -> None:
-    class Body(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            raise FlexibleChecksumError(error_msg="x")
-
-    reader = S3Reader(lambda *_: {"ContentLength": 10, "ETag": '"e"', "Body": Body()}, "s3://b/x", None)
-    with pytest.raises(StorageError, match="checksum"):
-        reader.read(1)
 
 
 # Answers that are lost, cut or refusals.

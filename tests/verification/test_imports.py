@@ -17,8 +17,8 @@ from anonlib.terminal import RUN_MODULES
 
 _ROOMS = {
     "": ("codes", "datasets", "errors", "storage", "verification", "workspace"),
-    "datasets.": ("base", "folder", "names", "thrift", "webdataset"),
-    "datasets.parquet": ("", "_columns", "_footer", "_pages", "_rows"),
+    "datasets.": ("base", "folder", "names", "webdataset"),
+    "datasets.parquet": ("", "_columns", "_footer"),
     "storage.": ("base", "local", "scratch", "uri"),
     "verification.": ("certificate", "conditions", "data_files", "parsing", "release"),
     "workspace.": ("schemas",),

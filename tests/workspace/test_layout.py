@@ -10,7 +10,7 @@ import pytest
 
 from anonlib.storage import open_storage
 from anonlib.workspace import schemas
-from anonlib.workspace.layout import JobStores, json_bytes, plan_store, release_store, render_store, scan_store
+from anonlib.workspace.layout import JobStores, json_bytes, plan_store, release_store, scan_store
 from anonlib.workspace.schemas import IMAGES
 from anonlib.workspace.tables import from_bytes, to_bytes
 
@@ -40,21 +40,6 @@ def test_markers_come_in_the_order_asked_for_and_the_missing_are_left_out(stores
     store.storage.publish("commits/notes.txt", b"")
     assert store.done() == set(units)
     assert [marker["unit"] for marker in store.markers(["train/a", "nobody", "b"])] == ["train/a", "b"]
-
-
-def test_a_table_is_read_as_it_was_written(stores: JobStores) -> None:
-    scan, plan, render = (make(stores, "a" * 64) for make in (scan_store, plan_store, render_store))
-    image = {"key": "k", "position": 0, "faces": 0}
-    digests = scan.write("00000", [], [image])
-    assert scan.images("00000", ["key", "position", "faces"]).to_pylist() == [image]
-    assert scan.faces("00000").num_rows == 0 and scan.face_bytes("00000")[:4] == b"PAR1"
-    assert digests["images_sha256"] == stores.workspace.sha256("scan/aaaaaaaaaaaaaaaa/images/00000.parquet")
-    scan.lose("00001", "gone")
-    assert scan.lost() == {"00001"}
-    assert plan.draws("00000") == [] and render.faces("00000") == {} and render.reasons("00000") == {}
-    plan.write_surrogate("s", b"texture")
-    assert plan.surrogate("s") == b"texture"
-    assert plan.commit_block("block-00000", {"s": "0"}) and plan.blocks_done() == {"block-00000"}
 
 
 def test_the_same_rows_are_the_same_bytes_and_come_back() -> None:

@@ -31,7 +31,7 @@ from anonlib.codes import foreign_words
 from anonlib.datasets import Item, Sample, Shard, items_of, label
 from anonlib.datasets.folder import SIDECARS
 from anonlib.datasets.names import MEDIA_EXTENSIONS, MEDIA_HEAD, clip_kind, is_media, suffix_of
-from anonlib.datasets.parquet_footer import Footer
+from anonlib.datasets.parquet_footer import Table
 from anonlib.datasets.webdataset import image_names
 from anonlib.errors import ImageProblem, JobError, NotExact
 from anonlib.execution.base import UnitResult
@@ -223,10 +223,10 @@ class _LeakScan:
         """Look at one thing, and index what it says."""
         self._count(ODD, where, item.odd)
         value = item.content
-        if isinstance(value, Footer):
+        if isinstance(value, Table):
             # Without new keys it repeats the least and the greatest key, which the manifest shows.
             if self.rekey:
-                index.add(where, value.text)
+                index.add(where, value.footer_text)
             return
         if isinstance(value, pa.Schema):
             self._columns(value, where, None)

@@ -76,6 +76,7 @@ def test_a_mistyped_word_is_answered_by_the_nearest_and_a_missing_value_by_its_n
         ({"method": {"textre": "average"}}, "method.textre: is not a key of a job file; did you mean texture?"),
         ({"ray": {"actor": 1}}, "ray.actor: is not a key of a job file; did you mean actors?"),
         ({"method": {"name": ["solid"]}}, "method.name: there is no '['solid']'"),
+        ({"detector": {"name": "none"}}, "none stands alone, and needs input.boxes_field"),
     ],
 )
 def test_a_job_file_that_is_wrong_is_answered_in_plain_words(
@@ -96,16 +97,18 @@ def test_a_summary_says_who_was_told_apart_who_crosses_and_what_the_claim_covers
     shown = capsys.readouterr().out
     store = plan_store(job_done.stores, job_done.plan_key)
     crowd = crowd_of(store)
-    assert crowd is not None and crowd.people == 12 and 2 <= crowd.classes <= 6
-    crossing = f"{crowd.other_gender} wear a face that is not of their gender, {crowd.other_age} one that is not of"
-    assert f"people     12 in {crowd.classes} classes; {crossing} their age band\n" in shown
+    assert crowd is not None
+    people, number, other_gender, other_age = crowd
+    assert people == 12 and 2 <= number <= 6
+    crossing = f"{other_gender} wear a face that is not of their gender, {other_age} one that is not of"
+    assert f"people     12 in {number} classes; {crossing} their age band\n" in shown
     assert "\nwarning    classes are few: people in one photo may wear the same face" in shown
     assert "claim      k-anonymity of the identity channel, k = 2: 24 of 24 faces are inside it\n" in shown
     # Counted anew: a class of a man and a woman shows a face that is not of the gender of one of them, or of both.
     strata = {row["person_id"]: row["stratum"] for row in store.subjects().to_pylist()}
     for row in store.classes():
         genders = {strata[member][0] for member in row["members"]}
-        assert len(genders) == 1 or crowd.other_gender > 0
+        assert len(genders) == 1 or other_gender > 0
 
 
 @pytest.mark.parametrize(
@@ -173,16 +176,13 @@ def test_a_job_that_has_run_is_named_by_its_workspace_alone(
         (root / "moved").rename(root / "release")
 
 
-def test_a_workspace_that_keeps_no_job_and_no_name_at_all_are_sentences(tmp_path: Path) -> None:
+def test_a_command_without_a_place_or_with_a_wrong_key_is_a_sentence(
+    blacked_out: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     for verb in ("sheet", "review", "audit", "purge"):
         assert "name a job file, or the workspace by --workspace" in said(verb)[2]
         assert "keeps no job; name the job file" in said(verb, "--workspace", str(tmp_path / "w"))[2]
     assert "nothing has run here" in said("status", "--workspace", str(tmp_path / "w"))[1]
-
-
-def test_verify_says_that_there_is_no_release_and_that_a_key_is_none(
-    blacked_out: tuple[Path, list[str]], tmp_path: Path
-) -> None:
     for place in (tmp_path / "nonexist", tmp_path):
         assert said("verify", str(place)) == (1, "", f"anonlib: there is no release at {place}\n")
     code, _, stderr = said("verify", str(blacked_out[0] / "release"), "--key", "abcd")

@@ -113,29 +113,29 @@ def test_whatever_such_a_store_says_it_is_written_read_and_emptied(
     assert there(s3, place.uri) == ["d"]
 
 
-def test_what_a_user_has_set_about_checksums_stays(
-    s3: S3Server, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proxy.refuse = lambda method, key, headers: (400, "InvalidArgument") if has_checksum(headers) else None
-    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
-    with pytest.raises(StorageError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required") as refused:
-        open_storage(f"s3://{s3.bucket()}/x", StorageOptions(proxy.endpoint, REGION)).publish("a", b"1")
-    assert one_sentence(refused.value)
-
-
-def test_an_endpoint_of_the_environment_counts_as_one(
+def test_an_endpoint_of_the_environment_counts_as_one_and_what_a_user_has_set_about_checksums_stays(
     s3: S3Server, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.refuse = lambda method, key, headers: (400, "InvalidArgument") if has_checksum(headers) else None
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
-    place = open_storage(f"s3://{s3.bucket()}/x")
-    place.publish("a", b"1")
-    assert place.read("a") == b"1"
+    open_storage(f"s3://{s3.bucket()}/x").publish("a", b"1")
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    with pytest.raises(StorageError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required"):
+        open_storage(f"s3://{s3.bucket()}/x").publish("a", b"1")
 
 
-def test_a_server_with_a_region_of_its_own_is_said_to_want_its_name(s3: S3Server, proxy: FaultProxy) -> None:
-    proxy.refuse = lambda *request: (400, "AuthorizationHeaderMalformed")
-    with pytest.raises(StorageError, match=r"set storage.region \(--region\)") as refused:
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("AuthorizationHeaderMalformed", r"set storage.region \(--region\)"),
+        ("KMS.NotFoundException", r"check storage\.kms_key"),
+    ],
+)
+def test_a_refusal_names_the_key_of_the_job_that_mends_it(
+    s3: S3Server, proxy: FaultProxy, code: str, sentence: str
+) -> None:
+    proxy.refuse = lambda *request: (400, code)
+    with pytest.raises(StorageError, match=sentence) as refused:
         open_storage(f"s3://{s3.bucket()}/x", StorageOptions(proxy.endpoint, REGION)).publish("a", b"1")
     assert one_sentence(refused.value)
 
@@ -171,15 +171,7 @@ def test_buckets_get_their_key_their_payer_and_no_signature_for_a_public_input(s
     assert encryption == {("aws:kms", "alias/release")}
 
 
-def test_a_kms_key_that_cannot_be_used_is_named(s3: S3Server, proxy: FaultProxy) -> None:
-    proxy.refuse = lambda method, key, headers: (400, "KMS.NotFoundException") if method == "PUT" else None
-    options = StorageOptions(proxy.endpoint, REGION, kms_key="alias/none")
-    with pytest.raises(StorageError, match=r"check storage\.kms_key") as refused:
-        open_storage(f"s3://{s3.bucket()}/x", options).publish("a", b"1")
-    assert one_sentence(refused.value)
-
-
-@pytest.mark.parametrize("code", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EIO", "EMLINK", "EACCES", "EINVAL", "EXDEV"])
+@pytest.mark.parametrize("code", ["EPERM", "ENOSYS", "EIO"])
 def test_a_disk_without_hard_links_is_said_before_anything_is_scanned(
     tmp_path: Path, photo: bytes, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,8 +210,7 @@ def test_a_full_disk_is_not_called_one_without_hard_links(tmp_path: Path, monkey
         open_storage(str(tmp_path)).claim("a", b"1")
 
 
-@pytest.mark.parametrize("place", ["output", "workspace", "ledger"])
-@pytest.mark.parametrize("uri", ["/proc/x", "/dev/null/x"])
+@pytest.mark.parametrize(("place", "uri"), [("output", "/proc/x"), ("workspace", "/dev/null/x"), ("ledger", "/proc/x")])
 def test_a_place_that_cannot_be_written_is_named_before_anything_is_scanned(
     tmp_path: Path, photo: bytes, place: str, uri: str
 ) -> None:
@@ -232,21 +223,6 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_is_scanned(
     assert not (tmp_path / "workspace" / "scan").exists()
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o000, 0o277], ids="{:o}".format)
-def test_a_workspace_is_its_owners_alone_whatever_the_umask(tmp_path: Path, photo: bytes, umask: int) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.jpg").write_bytes(photo)
-    before = os.umask(umask)
-    try:
-        place = open_storage(str(tmp_path / "workspace"), private=True)
-        place.publish("faces/a/b.parquet", b"1")
-        assert place.claim("commits/a.json", b"1")
-    finally:
-        os.umask(before)
-    modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in (tmp_path / "workspace").rglob("*")}
-    assert modes == {True: 0o700, False: 0o600}
-
-
 def test_archived_objects_are_counted_before_the_work(s3: S3Server, proxy: FaultProxy, photo: bytes) -> None:
     config = on_s3(s3, proxy.endpoint, {f"{name}.jpg": photo for name in "abc"})
     bucket = config.input.uri.split("/")[2]
@@ -257,20 +233,12 @@ def test_archived_objects_are_counted_before_the_work(s3: S3Server, proxy: Fault
     assert there(s3, config.workspace.uri) == []
 
 
-@pytest.mark.parametrize(
-    ("answer", "archived"),
-    [
-        ({"StorageClass": "GLACIER"}, True),
-        ({"StorageClass": "DEEP_ARCHIVE", "Restore": 'ongoing-request="true"'}, True),
-        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="false", expiry-date="Fri, 21 Dec"'}, False),
-        ({"StorageClass": "GLACIER_IR"}, False),
-        ({"StorageClass": "INTELLIGENT_TIERING"}, False),
-        ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "DEEP_ARCHIVE_ACCESS"}, True),
-        ({}, False),
-    ],
-)
-def test_what_is_restored_or_at_hand_is_not_archived(answer: dict[str, Any], archived: bool) -> None:
-    assert s3_module._is_archived(answer) == archived
+def test_what_is_restored_or_at_hand_is_not_archived() -> None:
+    deep, tiered = {"StorageClass": "DEEP_ARCHIVE"}, {"StorageClass": "INTELLIGENT_TIERING"}
+    begun, restored = ({"Restore": f'ongoing-request="{word}", expiry-date="Fri"'} for word in ("true", "false"))
+    archived = (deep, deep | begun, tiered | {"ArchiveStatus": "DEEP_ARCHIVE_ACCESS"})
+    at_hand = (deep | restored, {"StorageClass": "GLACIER_IR"}, tiered, {})
+    assert all(map(s3_module._is_archived, archived)) and not any(map(s3_module._is_archived, at_hand))
 
 
 def tars(photo: bytes, tmp_path: Path) -> dict[str, bytes]:
@@ -279,7 +247,7 @@ def tars(photo: bytes, tmp_path: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths}
 
 
-@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (404, "NoSuchKey"), (400, "KMS.DisabledException")])
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (400, "KMS.DisabledException")])
 def test_a_shard_that_cannot_be_read_is_quarantined_and_the_others_go_on(
     s3: S3Server, proxy: FaultProxy, photo: bytes, tmp_path: Path, answer: tuple[int, str]
 ) -> None:
@@ -298,7 +266,7 @@ def test_a_shard_that_fails_for_ever_while_others_are_read_is_quarantined(
     assert Job(config).run().quarantined == 1
 
 
-@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (400, "ExpiredToken"), (503, "SlowDown")])
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (503, "SlowDown")])
 def test_an_input_of_which_nothing_can_be_read_stops_the_job(
     s3: S3Server, proxy: FaultProxy, photo: bytes, tmp_path: Path, answer: tuple[int, str]
 ) -> None:
@@ -309,10 +277,9 @@ def test_an_input_of_which_nothing_can_be_read_stops_the_job(
     assert not list((tmp_path / "workspace").glob("scan/*/commits/*"))
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
 @pytest.mark.parametrize("every", [False, True], ids=["one file", "every file"])
 def test_a_disk_that_gives_no_bytes_of_a_file_is_not_a_disk_that_gives_none(
-    tmp_path: Path, photo: bytes, code: int, every: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, photo: bytes, every: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
     for name, data in tars(photo, tmp_path).items():
@@ -322,7 +289,7 @@ def test_a_disk_that_gives_no_bytes_of_a_file_is_not_a_disk_that_gives_none(
     def readinto(file: local_module._File, buffer: Any) -> int | None:
         if every or Path(f"/proc/self/fd/{file.fileno()}").readlink() == tmp_path / "in" / "b.tar":
             with file._reading():
-                raise OSError(code, os.strerror(code))
+                raise OSError(errno.EIO, "Input/output error")
         return real(file, buffer)
 
     config = job(tmp_path / "in", tmp_path, method={"name": "solid"})
@@ -335,12 +302,11 @@ def test_a_disk_that_gives_no_bytes_of_a_file_is_not_a_disk_that_gives_none(
     assert opened.run().quarantined == 1
 
 
-@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (404, "NoSuchKey"), (400, "InvalidObjectState")])
 def test_a_photo_that_cannot_be_read_is_quarantined_and_its_neighbours_are_released(
-    s3: S3Server, proxy: FaultProxy, photo: bytes, tmp_path: Path, answer: tuple[int, str]
+    s3: S3Server, proxy: FaultProxy, photo: bytes, tmp_path: Path
 ) -> None:
     config = on_s3(s3, proxy.endpoint, {f"{name}.jpg": photo for name in "abc"}, tmp_path)
-    proxy.refuse = lambda method, key, headers: answer if key.endswith("/in/b.jpg") else None
+    proxy.refuse = lambda method, key, headers: (400, "InvalidObjectState") if key.endswith("/in/b.jpg") else None
     assert Job(config).run().images == 3
     rows = {row["key"]: (row["status"], row["reason"]) for row in manifest(tmp_path / "release")}
     assert rows == {"a.jpg": ("no_face", None), "b.jpg": ("quarantined", "unreadable"), "c.jpg": ("no_face", None)}
