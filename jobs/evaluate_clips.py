@@ -34,6 +34,7 @@ from anonlib.terminal import guarded, print_rows
 KINDS = ("pan", "zoom", "turn", "leave", "cross", "cut", "dark", "blur")
 DETECTORS, RECOGNIZERS = ("centerface", "yuface"), ("dlib-resnet", "faceres")
 WIDTH, HEIGHT, RATE, FRAMES = 640, 360, 12, 24
+COUNTED = ("with a face", "found", "original")
 LOW = 0.15
 """The score from which `look` counts a detection; jobs take .4."""
 _AT = 0.3  # IoU from which a detection is of a painted face
@@ -71,8 +72,7 @@ def _heads(uri: str, most: int) -> list[tuple[Pixels, Box, Pixels]]:
     dataset, detector, found = open_input(job), open_detector(DetectorConfig(score=0.6)), []
     for sample in (sample for shard in dataset.shards() for sample in dataset.read(shard)):
         picture = try_to_read(sample, job)
-        faces = detector.detect([picture.rgb])[0] if isinstance(picture, Picture) else ()
-        if not isinstance(picture, Picture) or len(faces) != 1:
+        if not isinstance(picture, Picture) or len(faces := detector.detect([picture.rgb])[0]) != 1:
             continue
         box = faces.boxes[0]
         centre, half = (box[:2] + box[2:]) / 2, _HEAD * (box[2:] - box[:2])
@@ -116,7 +116,8 @@ def _painted(path: Path, kind: str, heads: list[tuple[Pixels, Box, Pixels]], see
     boxes: list[dict[str, list[float]]] = []
     with clip_writer(path, info, None, ClipConfig(), LimitsConfig()) as writer:
         for number in range(FRAMES):
-            frame, time, here = wall.copy(), number / (FRAMES - 1), {}
+            frame, time = np.asarray(wall, np.float64), number / (FRAMES - 1)
+            here: dict[str, list[float]] = {}
             for person, (picture, box, mask) in enumerate(heads):
                 if (place := _placed(kind, time, person)) is None:
                     continue
@@ -130,16 +131,16 @@ def _painted(path: Path, kind: str, heads: list[tuple[Pixels, Box, Pixels]], see
                 shown = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
                 warped = [cv2.warpAffine(of, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR) for of in (picture, mask)]
                 alpha = warped[1][..., None] / 255
-                frame = (frame * (1 - alpha) + warped[0] * alpha).astype(np.uint8)
+                frame = frame * (1 - alpha) + warped[0] * alpha
                 here = {name: other for name, other in here.items() if _share(np.array(other), shown) < 1 - _SEEN}
                 if _share(shown, np.array([0, 0, WIDTH, HEIGHT], np.float32)) >= _SEEN:
                     here[str(person)] = shown.tolist()
             if kind == "dark":
                 level = 0.12 + 0.88 * abs(1 - 2 * time)
-                frame = np.clip(frame * level + random.normal(0, 3, frame.shape), 0, 255).astype(np.uint8)
+                frame = frame * level + random.normal(0, 3, frame.shape)
             if kind == "blur":
-                frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), 0.1 + 4 * time))
-            writer.write(frame, number / rate)
+                frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), 0.1 + 4 * time), np.float64)
+            writer.write(np.clip(frame, 0, 255).astype(np.uint8), number / rate)
             boxes.append(here)
     return {"frames": boxes}
 
@@ -154,6 +155,7 @@ def _share(box: Box, other: Box) -> float:
 def look(
     folder: Annotated[Path, typer.Argument(help="What `make` wrote.")],
     released: Annotated[list[Path], typer.Argument(help="Folders of released clips under the same names.")],
+    every: Annotated[int, typer.Option(help="Look at one frame in this many.")] = 1,
 ) -> None:
     """Print for each folder how many frames show an original face, of how many that have one, by kind."""
     with guarded():
@@ -169,19 +171,19 @@ def look(
             counts: Counter[tuple[str, str]] = Counter()
             for name, known in truth.items():
                 of_clip = {person: sources[name, person] for person in "01"}
-                counts += _looked(place / name, name.partition("-")[0], known["frames"], of_clip, finders, recognizers)
-            said = [(kind, *(counts[kind, what] for what in ("with a face", "found", "original"))) for kind in KINDS]
-            said.append(("all", *(sum(row[column] for row in said) for column in (1, 2, 3))))
-            rows = [
-                (row[0], "frames with a face {}, one is found in {}, an original in {}".format(*row[1:]))
-                for row in said
-            ]
-            print_rows([(str(place), ""), *rows])
+                kind, seen = name.partition("-")[0], {n: known["frames"][n] for n in range(0, FRAMES, every)}
+                counts += _looked(place / name, kind, seen, of_clip, finders, recognizers)
+            rows = [(str(place), "")]
+            for kind in (*KINDS, "all"):
+                of = KINDS if kind == "all" else (kind,)
+                shown, found, original = (sum(counts[one, what] for one in of) for what in COUNTED)
+                rows.append((kind, f"frames with a face {shown}, one is found in {found}, an original in {original}"))
+            print_rows(rows)
 
 
 def _source(path: Path, finder: Finder, recognizers: list[Recognizer]) -> list[NDArray[np.float32]]:
     """The vector of a portrait by each recognizer."""
-    picture = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+    picture = np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8)
     face = finder.detect([picture])[0]
     points = [face.landmarks[int(face.scores.argmax())]]
     return [recognizer.embed([picture], points)[0] for recognizer in recognizers]
@@ -190,7 +192,7 @@ def _source(path: Path, finder: Finder, recognizers: list[Recognizer]) -> list[N
 def _looked(
     path: Path,
     kind: str,
-    truth: list[dict[str, list[float]]],
+    truth: dict[int, dict[str, list[float]]],
     sources: dict[str, list[NDArray[np.float32]]],
     finders: list[Finder],
     recognizers: list[Recognizer],
@@ -198,7 +200,7 @@ def _looked(
     """Frames of a clip with a face, with one that is found at its place, and with one that is the portrait's."""
     counts: Counter[tuple[str, str]] = Counter()
     for frame in (frame for window in read_frames(path, LimitsConfig()) for frame in window):
-        faces = truth[min(frame.index, len(truth) - 1)]
+        faces = truth.get(frame.index)
         if not faces:
             continue
         counts[kind, "with a face"] += 1

@@ -12,7 +12,7 @@ import io
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -174,15 +174,6 @@ class _ClipProcess(DecoderProcess):
         return answer
 
 
-@contextmanager
-def _process(path: Path, limits: LimitsConfig) -> Iterator[_ClipProcess]:
-    process = _ClipProcess(path, limits)
-    try:
-        yield process
-    finally:
-        process.close()
-
-
 def clip_info(path: Path, limits: LimitsConfig, *, keep_audio: bool = False) -> ClipInfo:
     """What the clip in a local file is; raises ImageProblem for one that cannot be released, and SandboxUnavailable.
 
@@ -193,7 +184,7 @@ def clip_info(path: Path, limits: LimitsConfig, *, keep_audio: bool = False) -> 
         raise ImageProblem(Reason.TOO_LARGE, over)
     for last in (False, True):
         try:
-            with _process(path, limits) as process:
+            with closing(_ClipProcess(path, limits)) as process:
                 process.request(process.protocol.INFO)
                 found = process.described()
             break
@@ -214,7 +205,7 @@ def _read(path: Path, limits: LimitsConfig, kind: str, sides: int, most: int) ->
     given, last = 0, False
     while True:
         try:
-            with _process(path, limits) as process:
+            with closing(_ClipProcess(path, limits)) as process:
                 wanted, number = getattr(process.protocol, kind), 0
                 process.request(wanted, most)
                 while found := process.arrays(sides):

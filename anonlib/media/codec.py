@@ -146,7 +146,9 @@ def _decode(
     several = known_as == "MPO"
     frames = 1 if several else getattr(image, "n_frames", 1)
     if frames > 1 and not _has_thumbnail_pages(image, frames):
-        raise ImageProblem(Reason.ANIMATED, f"{frames} pages or frames, of which only GIF, PNG and WebP are read")
+        raise ImageProblem(
+            Reason.ANIMATED, f"{frames} pages or frames are no still image, and a clip only as GIF, PNG or WebP"
+        )
     image_format: ImageFormat = next((name for name in get_args(ImageFormat) if name == known_as), "PNG")
     image_format = "JPEG" if several else image_format
     exif = _exif(image)

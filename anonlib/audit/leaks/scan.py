@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.evidence.gather import Report
 from anonlib.audit.findings import LeakCheck
+from anonlib.audit.flicker import Flicker
 from anonlib.audit.leaks import contents, images
 from anonlib.codes import foreign_words
 from anonlib.datasets import Item, Sample, Shard, items_of, label
@@ -35,6 +36,7 @@ from anonlib.datasets.parquet_footer import Table
 from anonlib.datasets.webdataset import image_names
 from anonlib.errors import ImageProblem, JobError, NotExact
 from anonlib.execution.base import UnitResult
+from anonlib.faces.embed import Recognizer
 from anonlib.faces.original import face_core, is_original
 from anonlib.faces.track import Track
 from anonlib.job import Job
@@ -44,6 +46,9 @@ from anonlib.media.codec import Picture, decode
 from anonlib.media.mark import unmarked
 from anonlib.media.prefetch import try_to_read
 from anonlib.methods import METHODS
+from anonlib.models.cache import model_bytes
+from anonlib.models.catalog import SECOND_RECOGNIZER
+from anonlib.models.runtime import load_engine
 from anonlib.workspace import schemas, tables
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.layout import RUN_NOTE, release_store, scan_store
@@ -81,6 +86,7 @@ class _LeakScan:
         self.found: Counter[str] = Counter()
         self.places: dict[str, list[str]] = defaultdict(list)
         self.too_flat = self.short_labels = 0
+        self.flicker: Flicker | None = None
         keep, self.subject = self.config.keep_fields, self.config.input.subject_field
         self.kept = frozenset(name.removeprefix("json:") for name in keep)
         self.listed = {*keep, *image_names(self.config.input.image_field)}
@@ -134,6 +140,7 @@ class _LeakScan:
     def _notes(self) -> dict[str, str]:
         """What a reader must know of a check."""
         notes = {LEFT: f"{self.too_flat:,} faces were too small or too flat to compare"}
+        notes[LEFT] += self.flicker.words() if self.flicker else ""
         if self.subject is None:
             notes[PERSON] = notes[NAMED_KEY] = "no field names the person, so there was nothing to look for"
         elif self.subject_kept:
@@ -329,10 +336,15 @@ class _LeakScan:
             for row, outcome in zip(sample.faces, sample.row["faces"], strict=True)
         ]
         step = max(round(sample.row["frames"] / sample.row["seconds"] / 2), 1)
+        flicker = self.flicker = self.flicker or Flicker(
+            Recognizer(SECOND_RECOGNIZER, load_engine(model_bytes(SECOND_RECOGNIZER)))
+        )
         try:
             for old, new in zip(*(frames_in(data, self.config.limits) for data in (before, after)), strict=True):
                 for row, track, outcome in faces:
                     mesh = None
+                    if outcome["surrogate_digest"] and old.index in track.frames:
+                        flicker.add((where, row["index"]), old, new, track.at(old.index))
                     if METHODS[outcome["method"]].synthesis:
                         mesh = np.array(row["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
                     if old.index in (track.frames[::step] if mesh is None else (track.nearest(row["box"]),)):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -43,16 +42,11 @@ _KINDS = {
 """What parts of a file are, beside those that make the animation; all others are tags."""
 
 
-@dataclass
-class _Shown:
-    """A frame (H, W, 3 or 4) as it is shown, and for how many seconds."""
-
-    pixels: NDArray[np.uint8]
-    seconds: Fraction
-
-
 class _Animation:
-    """A file's frames in order, of one size; `space` and `notes` are known with the first."""
+    """A file's frames (H, W, 3 or 4) in order, of one size, as they are shown, and for how many seconds each is.
+
+    `space` and `notes` are known with the first.
+    """
 
     def __init__(self, file: io.RawIOBase | io.BytesIO, max_mpx: float) -> None:
         file.seek(0)
@@ -72,7 +66,7 @@ class _Animation:
         self.space: ColourSpace | None = None
         self.notes: list[Note] = []
 
-    def __iter__(self) -> Iterator[_Shown]:
+    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Fraction]]:
         for number in range(self.first, self.image.n_frames):
             self.image.seek(number)
             check_size(self.image, self._max_mpx)
@@ -84,7 +78,7 @@ class _Animation:
             rgb, self.space, self.notes = in_named_space(rgb, self.profile)
             if (alpha < 255).any():
                 rgb = np.dstack([np.where(alpha == 0, np.uint8(0), rgb), alpha])
-            yield _Shown(as_shown(rgb, self._orientation), seconds if seconds > _AT_ONCE else _SHOWN)
+            yield as_shown(rgb, self._orientation), seconds if seconds > _AT_ONCE else _SHOWN
 
 
 def load_what_comes_late() -> None:
@@ -99,19 +93,19 @@ def load_what_comes_late() -> None:
 def frames(file: io.RawIOBase, max_mpx: float) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
     """Every frame as a viewer shows it, with its time as a fraction."""
     time = Fraction(0)
-    for shown in _Animation(file, max_mpx):
-        yield shown.pixels, [time.numerator, time.denominator]
-        time += shown.seconds
+    for pixels, seconds in _Animation(file, max_mpx):
+        yield pixels, [time.numerator, time.denominator]
+        time += seconds
 
 
 def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) -> list[Any]:
     """What ClipInfo says of the file, by all its frames."""
     animation, count, end, transparent = _Animation(file, max_mpx), 0, Fraction(0), False
     height = width = 0
-    for shown in animation:
-        count, end = count + 1, end + shown.seconds
-        transparent |= shown.pixels.shape[2] == 4
-        height, width = shown.pixels.shape[:2]
+    for pixels, seconds in animation:
+        count, end = count + 1, end + seconds
+        height, width, channels = pixels.shape
+        transparent |= channels == 4
         check_length(count, float(end), minutes, most_rate)
     check_rate(count / float(end), most_rate)
     rate = (count / end).limit_denominator(1001)
