@@ -12,6 +12,7 @@ from anonlib.media.clip import Frame
 MOST = 48
 """Frames of a track that are looked at, its first."""
 LEAST = 6
+"""Changes that a track must have to be counted."""
 
 
 class Flicker:

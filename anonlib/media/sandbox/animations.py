@@ -95,7 +95,7 @@ def frames(file: io.RawIOBase, max_mpx: float) -> Iterator[tuple[NDArray[np.uint
     time = Fraction(0)
     for pixels, seconds in _Animation(file, max_mpx):
         yield pixels, [time.numerator, time.denominator]
-        time += seconds
+        time = _later(time, seconds)
 
 
 def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) -> list[Any]:
@@ -103,17 +103,21 @@ def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) -
     animation, count, end, transparent = _Animation(file, max_mpx), 0, Fraction(0), False
     height = width = 0
     for pixels, seconds in animation:
-        count, end = count + 1, end + seconds
+        count, end = count + 1, _later(end, seconds)
         height, width, channels = pixels.shape
         transparent |= channels == 4
         check_length(count, float(end), minutes, most_rate)
     check_rate(count / float(end), most_rate)
     rate = (count / end).limit_denominator(1001)
-    end = end.limit_denominator(1_000_000)
     rest = [[f.numerator, f.denominator] for f in (rate, Fraction(1, 1000), Fraction(1), Fraction(0), end)]
     codec = "vp8l" if webp.is_lossless(animation.data) else str(animation.kind)
     known = [width, height, count, *rest, [1, 1, 13], animation.kind, codec, False, sorted(_stripped(animation))]
     return [*known, animation.notes, animation.loop, animation.space, transparent]
+
+
+def _later(time: Fraction, seconds: Fraction) -> Fraction:
+    """A sum whose denominator stays small, whatever times a PNG has."""
+    return (time + seconds).limit_denominator(1_000_000)
 
 
 def _stripped(animation: _Animation) -> set[Stripped]:
