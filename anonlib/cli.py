@@ -395,8 +395,8 @@ def export(
     options = StorageOptions(endpoint_url, region, requester_pays=requester_pays)
     with terminal.guarded():
         done = write(open_storage(output, replace(options, anonymous=anonymous)), open_storage(into, options), to)
-    without = f"; {done.left_out:,} without a picture, or clips, are left out" if done.left_out else ""
-    typer.echo(f"{done.faces:,} faces of {done.images:,} images are in {into}{without}")
+    without = f"; {done['left_out']:,} without a picture, or clips, are left out" if done["left_out"] else ""
+    typer.echo(f"{done['faces']:,} faces of {done['images']:,} images are in {into}{without}")
 
 
 Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, or the name of one model.")]

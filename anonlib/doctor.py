@@ -10,7 +10,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, NamedTuple
 
 from anonlib.config import JobConfig
@@ -30,7 +29,6 @@ from anonlib.storage import Storage, open_storage
 from anonlib.workspace.layout import SECRET, JobStores, open_stores
 from anonlib.workspace.secrets import try_secret
 
-_LIBRARIES = ("ray", "onnxruntime", "openvino", "torch", "pyarrow", "opencv-python-headless", "simplejpeg")
 _LITTLE_DISK = 4 << 30  # bytes
 
 
@@ -71,22 +69,11 @@ def examine(job: JobConfig | None = None) -> Iterator[CheckResult]:
 
 
 def _machine() -> Iterator[CheckResult]:
+    import torch
+
     python = ".".join(map(str, sys.version_info[:3]))
     yield CheckResult("ok", "python", f"{python} on {len(os.sched_getaffinity(0))} cores")
-    for name in _LIBRARIES:
-        try:
-            yield CheckResult("ok", name, version(name))
-        except PackageNotFoundError:
-            if name == "openvino":
-                yield CheckResult("warning", name, "not installed", "models run on onnxruntime, which is slower here")
-            else:
-                yield CheckResult("problem", name, "not installed", f"pip install {name}")
-    try:
-        import torch
-
-        gpus = torch.cuda.device_count()
-    except ImportError:
-        gpus = 0
+    gpus = torch.cuda.device_count()
     yield CheckResult("ok", "gpu", f"torch sees {gpus}" if gpus else "none that torch sees; everything runs on the CPU")
     try:
         granted = sandbox_layers()

@@ -70,16 +70,6 @@ class SandboxUnavailable(AnonlibError):
     """No process that decodes photos can be started: a sentence about this machine, and about no photo."""
 
 
-class ClipsUnavailable(AnonlibError):
-    """PyAV, which reads and writes clips, is not installed here."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The input has clips, and PyAV, which reads and writes them, is not installed: run "
-            "pip install 'anonlib[clips]', or give a pattern that leaves them out."
-        )
-
-
 class SandboxDied(AnonlibError):
     """The process did not answer as it should, and why; `from_outside` if another process ended it."""
 
@@ -140,14 +130,8 @@ class LinkRefused(AccessDenied):
     of_the_file = True
 
 
-class UnsafePath(StorageError):
-    """A path that no disk holds and no Storage takes, such as `a//b`, or one below a file."""
-
-    of_the_file = True
-
-
 class NotAFile(StorageError):
-    """There is something at this path that is no file: a pipe, a socket or a device. It is not opened."""
+    """No file can be at this path, such as `a//b`, or a pipe, a socket or a device is there, which is not opened."""
 
     of_the_file = True
 

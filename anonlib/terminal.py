@@ -33,8 +33,8 @@ STAY = "stay as they are, in areas that the dataset ignores"
 SPARED = "stay as they are, since their people agreed"
 _TOP_REASONS = 8
 _FEW_CLASSES = 10
-_NAME, _FIGURE, _TARGET = 50, 20, 80
-"""Characters of the columns of an audit's tables."""
+_NAME, _FIGURE = 80, 20
+"""Characters of the columns of a table of disclosures."""
 
 
 @contextmanager
@@ -218,9 +218,7 @@ def print_compared(found: Comparison) -> None:
 
 
 def print_audited(report: AuditReport, output: str) -> None:
-    """What a terminal shows of an audit; the whole is in the release `output`."""
-    for line in [*attack_table(report), *disclosure_table(report.disclosures)]:
-        print(line)
+    """Whether an audit passed, and why not; all else is in the report in the release `output`."""
     files = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"
     print_rows([*policy_rows(report.gate.lines), ("report", files)])
 
@@ -239,36 +237,21 @@ def policy_rows(lines: Sequence[GateLine]) -> list[tuple[str, str]]:
     return [("policy", verdict), *(("", f"{line.name}: {line.why}") for line in failed)]
 
 
-def attack_table(report: AuditReport) -> list[str]:
-    """The attacks that name people, a line each: the release, one face for everybody, flat ellipses, clear photos."""
-    shown = [attack for attack in report.attacks if attack.target == "rank-1"]
-    if not shown:
-        return []
-    kinds = ("one-face", "solid", "clear")
-    known = "people" if report.labelled else "clusters of faces"
-    about = f"{report.photos:,} photos of {report.people:,} {known}: how often the right one comes first"
-    lines = [f"{about}, 95 % intervals", "", _cells("", _NAME, ("released", *kinds))]
-    for attack in shown:
-        figures = (attack.released, *(attack.baselines.get(kind) for kind in kinds))
-        lines.append(_cells(f"{attack.name}, {attack.recognizer}", _NAME, map(short, figures)))
-    return [*lines, ""]
-
-
 def disclosure_table(disclosures: Iterable[Disclosure]) -> list[str]:
     """What the release says beside its pictures, a line each: found, allowed, how much more; then the notes."""
     lines, notes = [], dict[str, None]()
     for disclosure in disclosures:
         name = ", ".join(part for part in (disclosure.name, disclosure.target, disclosure.recognizer) if part)
         allowed = "-" if disclosure.allowed is None else f"{disclosure.allowed:.1%}"
-        lines.append(_cells(name, _TARGET, (short(disclosure.found), allowed, short(disclosure.excess))))
+        lines.append(_cells(name, short(disclosure.found), allowed, short(disclosure.excess)))
         if disclosure.note:
             notes[f"  {disclosure.name}: {disclosure.note}"] = None
-    head = _cells("what the release says beside its pictures", _TARGET, ("found", "allowed", "more than allowed"))
+    head = _cells("what the release says beside its pictures", "found", "allowed", "more than allowed")
     return [head, *lines, *notes, ""] if lines else []
 
 
-def _cells(name: str, width: int, cells: Iterable[str]) -> str:
-    return f"{name:<{width}}" + "".join(f"{cell:<{_FIGURE}}" for cell in cells)
+def _cells(name: str, *cells: str) -> str:
+    return f"{name:<{_NAME}}" + "".join(f"{cell:<{_FIGURE}}" for cell in cells)
 
 
 def short(figure: Figure | None) -> str:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,11 +25,11 @@ from scipy.ndimage import distance_transform_edt
 
 from anonlib.faces import topology
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.faces.embed import THRESHOLDS, AttributeReader, Recognizer
+from anonlib.faces.embed import THRESHOLDS, Recognizer, read_attributes
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
-from anonlib.privacy.strata import Stratum, stratum_of
+from anonlib.privacy.classes import Stratum, stratum_of
 from anonlib.synthesis.base import DecoderNotes, Floats, Mask, Pixels
 from anonlib.synthesis.canonical import SIZE, canonical_frame, pose_of, sampled, shape_model, with_rings
 from anonlib.synthesis.describe import happiness
@@ -263,7 +263,7 @@ def read_portraits(path: Path, judges: Judges) -> list[Portrait]:
     """The portraits of a tar in which a face is found."""
     detector = CenterFaceDetector(load_engine(model_bytes("centerface")), side=640, score=0.4)
     fitter = FaceMesh(load_engine(model_bytes("facemesh")))
-    reader = AttributeReader(load_engine(model_bytes("age-gender")), load_engine(model_bytes("expression")))
+    reader = partial(read_attributes, *(load_engine(model_bytes(name)) for name in ("age-gender", "expression")))
     portraits = []
     with tarfile.open(path) as archive:
         for name in sorted(name for name in archive.getnames() if name.endswith(".jpg")):
@@ -279,7 +279,7 @@ def read_portraits(path: Path, judges: Judges) -> list[Portrait]:
     return portraits
 
 
-def portrait_of(image: Pixels, mesh: Floats, reader: AttributeReader, judges: Judges, worn: bool) -> Portrait:
+def portrait_of(image: Pixels, mesh: Floats, reader: Callable[..., Any], judges: Judges, worn: bool) -> Portrait:
     """What a photo (H, W, 3) with this mesh (468, 3) gives; its skin if that is `worn`."""
     frame, model, points = canonical_frame(), shape_model(), five_points(mesh)
     pose = pose_of(mesh, model.mean)
@@ -287,7 +287,7 @@ def portrait_of(image: Pixels, mesh: Floats, reader: AttributeReader, judges: Ju
     vertices = pose.apply(with_rings(shape))
     coarse, shown = frame.warp_in(image, vertices, STEP)
     light = fit_light(to_log(coarse), facing_weight(vertices, STEP) * shown)
-    ages, females, expressions = reader.read([image], [points])
+    ages, females, expressions = reader([image], [points])
     female, detail = bool(females[0] >= 0.5), None
     if worn:
         raw = to_log(frame.warp_in(image, vertices, finer=SIDE // SIZE)[0])

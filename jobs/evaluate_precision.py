@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from anonlib.config import DetectorConfig, load_config
 from anonlib.datasets import label, open_input
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.faces.embed import AttributeReader, Recognizer
+from anonlib.faces.embed import Recognizer, read_attributes
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.faces.regions import Regions, labelled_face
 from anonlib.faces.yuface import YuFaceDetector
@@ -125,7 +125,7 @@ def compared(images: Sequence[Pixels], names: Sequence[str], other: Load) -> lis
         rows.append(
             (name, f"rank-1 {ranks}; cosines of pairs move by {cosines.mean():.4f}, at most {cosines.max():.3f}")
         )
-    readers = [AttributeReader(load("age-gender"), load("expression")).read(images, points) for load in (in_f32, other)]
+    readers = [read_attributes(load("age-gender"), load("expression"), images, points) for load in (in_f32, other)]
     (age, female, mood), (age2, female2, mood2) = readers
     sexes = (female > 0.5) != (female2 > 0.5)
     rows.append(("age-gender", f"ages move by {np.abs(age - age2).mean():.2f} years; {sexes.sum()} genders change"))

@@ -18,11 +18,10 @@ import pyarrow as pa
 import typer
 
 from anonlib.errors import JobError
-from anonlib.privacy.classes import form_classes, shuffled
+from anonlib.privacy.classes import form_classes, shuffled, stratum_of
 from anonlib.privacy.clustering import by_label, cluster, fused, known_subjects, tied
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import Numbers
-from anonlib.privacy.strata import stratum_of
 from anonlib.stages.people import same_fused
 from anonlib.storage import Storage, open_storage
 from anonlib.terminal import guarded, print_rows

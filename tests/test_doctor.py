@@ -36,7 +36,7 @@ def changed(config: JobConfig, **changes: object) -> JobConfig:
 def test_a_job_that_can_run_has_no_problem(ready: JobConfig, tmp_path: Path) -> None:
     findings = list(examine(ready))
     assert [one for one in findings if one.level == "problem"] == []
-    assert {"python", "ray", "onnxruntime", "models", "licences", "input", "output", "workspace", "secret", "disk"} <= {
+    assert {"python", "ray", "models", "licences", "input", "output", "workspace", "secret", "disk"} <= {
         one.what for one in findings
     }
     path = tmp_path / "job.yaml"

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 from anonlib.codes import Note, Problem, Reason
 from anonlib.datasets import names
-from anonlib.errors import AccessDenied, DatasetError, NotFound, UnsafePath
+from anonlib.errors import AccessDenied, DatasetError, NotAFile, NotFound
 from anonlib.storage import OURS, Storage, StorageOptions, StoredObject, join_uri, local, open_storage
 from anonlib.storage.base import safe_path
 from anonlib.storage.scratch import SpooledFile
@@ -418,10 +418,10 @@ class Dataset(ABC):
         return name
 
     def _readable_name(self, shard: Shard) -> str:
-        """The same; raises UnsafePath where the release could not have it, on a disk or at all."""
+        """The same; raises NotAFile where the release could not have it, on a disk or at all."""
         name = safe_path(self.name_of(shard))
         if any(self._is_file(above, {}) for above in folders_above(name)):
-            raise UnsafePath(f"In {self.base} a folder has the name of a file, which no disk can hold.", path=name)
+            raise NotAFile(f"In {self.base} a folder has the name of a file, which no disk can hold.", path=name)
         return name
 
     def _is_file(self, path: str, known: dict[str, bool]) -> bool:

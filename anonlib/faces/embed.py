@@ -37,21 +37,17 @@ class Recognizer:
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-class AttributeReader:
-    """The networks `age-gender` and `expression`."""
-
-    def __init__(self, age_gender: Engine, expression: Engine) -> None:
-        self.age_gender, self.expression = age_gender, expression
-
-    def read(self, images: Images, points: Points) -> tuple[Vectors, Vectors, Vectors]:
-        """Age (n,) years, probability of female (n,) and of EXPRESSIONS (n, 7), of images and five points (5, 2) px."""
-        if not images:
-            return np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros((0, 7), np.float32)
-        ages, genders = self.age_gender(model_input("age-gender", images, points))[:2]
-        expression = self.expression(model_input("expression", images, points))[0].astype(np.float32)
-        # Not a product of matrices, whose rounding depends on how many faces are read together.
-        age = (ages.astype(np.float32) * _AGES).sum(axis=1)
-        return age, genders[:, 0].astype(np.float32), expression
+def read_attributes(
+    age_gender: Engine, expression: Engine, images: Images, points: Points
+) -> tuple[Vectors, Vectors, Vectors]:
+    """Age (n,) years, probability of female (n,) and of EXPRESSIONS (n, 7), of images and five points (5, 2) px."""
+    if not images:
+        return np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros((0, 7), np.float32)
+    ages, genders = age_gender(model_input("age-gender", images, points))[:2]
+    expressions = expression(model_input("expression", images, points))[0].astype(np.float32)
+    # Not a product of matrices, whose rounding depends on how many faces are read together.
+    age = (ages.astype(np.float32) * _AGES).sum(axis=1)
+    return age, genders[:, 0].astype(np.float32), expressions
 
 
 def model_input(name: str, images: Images, points: Points) -> Vectors:

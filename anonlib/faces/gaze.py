@@ -37,43 +37,36 @@ _AWAY, _RATIO = 0.2, 1.5
 Points = NDArray[np.float32]
 
 
-class EyeReader:
-    """The network `iris` on an engine."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    def refine(self, images: Images, meshes: Sequence[Points]) -> Points:
-        """Puts the lids of meshes (n, 468, 3) px where they are in these images, in place. Returns both eyes of each
-        (n, 8), NaN of an eye that the network does not see where the mesh has it."""
-        if not len(images):
-            return np.zeros((0, EYES), np.float32)
-        wanted = MODELS["iris"].input
-        size = wanted.size[0] if wanted.size else 0
-        crops, views = np.zeros((len(images), 2, size, size, 3), np.uint8), []
-        for face, (image, mesh) in enumerate(zip(images, meshes, strict=True)):
-            for eye, points in enumerate(CONTOURS):
-                first, second = sorted((mesh[points[_OUTER], :2], mesh[points[_INNER], :2]), key=lambda end: end[0])
-                side, angle = wanted.zoom * float(np.linalg.norm(second - first)), align.roll(np.stack([first, second]))
-                view = align.square(np.float32(0.5) * (first + second), side, angle, size)
-                if eye == 1:  # the network knows image-left eyes, so this one is seen in a mirror
-                    view = np.array([[-1], [1]], np.float32) * view + np.array(
-                        [[0, 0, size - 1], [0, 0, 0]], np.float32
-                    )
-                crops[face, eye] = align.crop(image, view, size)
-                views.append(view)
-        outputs = self.engine(prepare(MODELS["iris"], crops.reshape(-1, size, size, 3)))
-        eyes = np.full((len(images), 2, 4), np.nan, np.float32)
-        for row, (view, contour, iris) in enumerate(zip(views, *outputs, strict=True)):
-            (face, eye), back = divmod(row, 2), align.inverse(view)
-            lids = align.apply(back, contour[: len(CONTOURS[eye]), :2])
-            known = meshes[face][list(CONTOURS[eye]), :2]
-            width, before = (float(np.linalg.norm(ring[_INNER] - ring[_OUTER])) for ring in (lids, known))
-            away = np.linalg.norm(lids - known, axis=1)[:_EDGE].mean()
-            if away <= _AWAY * before and before / _RATIO <= width <= before * _RATIO:
-                meshes[face][list(CONTOURS[eye]), :2] = lids
-                eyes[face, eye] = _numbers(lids, align.apply(back, iris[:, :2]))
-        return eyes.reshape(-1, EYES)
+def refine(engine: Engine, images: Images, meshes: Sequence[Points]) -> Points:
+    """Puts the lids of meshes (n, 468, 3) px where the network `iris` sees them in these images, in place. Returns both
+    eyes of each (n, 8), NaN of an eye that it does not see where the mesh has it."""
+    if not len(images):
+        return np.zeros((0, EYES), np.float32)
+    wanted = MODELS["iris"].input
+    size = wanted.size[0] if wanted.size else 0
+    crops, views = np.zeros((len(images), 2, size, size, 3), np.uint8), []
+    for face, (image, mesh) in enumerate(zip(images, meshes, strict=True)):
+        for eye, points in enumerate(CONTOURS):
+            first, second = sorted((mesh[points[_OUTER], :2], mesh[points[_INNER], :2]), key=lambda end: end[0])
+            side, angle = wanted.zoom * float(np.linalg.norm(second - first)), align.roll(np.stack([first, second]))
+            view = align.square(np.float32(0.5) * (first + second), side, angle, size)
+            if eye == 1:  # the network knows image-left eyes, so this one is seen in a mirror
+                moved = np.array([[0, 0, size - 1], [0, 0, 0]], np.float32)
+                view = np.array([[-1], [1]], np.float32) * view + moved
+            crops[face, eye] = align.crop(image, view, size)
+            views.append(view)
+    outputs = engine(prepare(MODELS["iris"], crops.reshape(-1, size, size, 3)))
+    eyes = np.full((len(images), 2, 4), np.nan, np.float32)
+    for row, (view, contour, iris) in enumerate(zip(views, *outputs, strict=True)):
+        (face, eye), back = divmod(row, 2), align.inverse(view)
+        lids = align.apply(back, contour[: len(CONTOURS[eye]), :2])
+        known = meshes[face][list(CONTOURS[eye]), :2]
+        width, before = (float(np.linalg.norm(ring[_INNER] - ring[_OUTER])) for ring in (lids, known))
+        away = np.linalg.norm(lids - known, axis=1)[:_EDGE].mean()
+        if away <= _AWAY * before and before / _RATIO <= width <= before * _RATIO:
+            meshes[face][list(CONTOURS[eye]), :2] = lids
+            eyes[face, eye] = _numbers(lids, align.apply(back, iris[:, :2]))
+    return eyes.reshape(-1, EYES)
 
 
 def _numbers(lids: Points, iris: Points) -> Points:

@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.faces import align, topology
-from anonlib.faces.gaze import EyeReader
+from anonlib.faces import align, gaze, topology
 from anonlib.faces.regions import Images, Regions
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, prepare
@@ -49,7 +48,7 @@ class FaceMesh:
 
     def __init__(self, engine: Engine, iris: Engine | None = None) -> None:
         """`iris`: the network that looks at the eyes; without it lids are the mesh's, and `eyes` NaN."""
-        self.engine, self.eyes = engine, EyeReader(iris) if iris else None
+        self.engine, self.iris = engine, iris
 
     def fit(self, images: Images, faces: Sequence[Regions]) -> list[Meshes]:
         """For each image the meshes of its faces."""
@@ -75,10 +74,10 @@ class FaceMesh:
             remaining = remaining[presence[remaining] == 0]
             if not len(remaining):
                 break
-        if self.eyes:
+        if self.iris:
             fits = np.flatnonzero(presence > 0)
             refined = [meshes[face] for face in fits]
-            eyes[fits] = self.eyes.refine([owners[face] for face in fits], refined)
+            eyes[fits] = gaze.refine(self.iris, [owners[face] for face in fits], refined)
         bounds = np.cumsum([0, *(len(found) for found in faces)])
         return [
             Meshes(*(column[start:stop] for column in (meshes, presence, eyes))) for start, stop in pairwise(bounds)
@@ -105,9 +104,9 @@ class FaceMesh:
             if score >= MIN_PRESENCE and lies_on(mesh, faces.boxes[row], landmarks):
                 points[row], presence[row] = mesh, score
         fits = np.flatnonzero(presence > 0)
-        if self.eyes and len(fits):
+        if self.iris and len(fits):
             refined = [points[row] for row in fits]
-            eyes[fits] = self.eyes.refine([image] * len(fits), refined)
+            eyes[fits] = gaze.refine(self.iris, [image] * len(fits), refined)
         left = (presence == 0) & again
         if left.any():
             (found,) = self.fit([image], [faces.rows(left)])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.faces.regions import Images, Regions, Sizes, non_maximum
+from anonlib.models.packs import read_graph
 from anonlib.models.runtime import Placement, onnxruntime_call
 
 _STRIDES, _MULTIPLE, _IOU = (8, 16, 32), 32, 0.4
@@ -82,16 +83,7 @@ def decode(
 
 def _fixed_size(data: bytes) -> tuple[int, int] | None:
     """The (H, W) that the network's input has, if it has one; raises ModelUnusable if it is no SCRFD."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        graph = onnx.load_model_from_string(data).graph
-    except (DecodeError, ValueError) as error:
-        raise ModelUnusable(f"it cannot be read as ONNX: {error}") from None
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [tensor.type.tensor_type.shape.dim for tensor in graph.input if tensor.name not in weights]
-    shapes = [[dim.dim_value or None for dim in dims] for dims in inputs]
+    graph, shapes = read_graph(data)
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or len(graph.output) != 9:
         raise ModelUnusable("it is no SCRFD with landmarks: that takes (1, 3, H, W) and has 9 outputs")
     height, width = shapes[0][2:]

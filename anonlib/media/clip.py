@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter
 from anonlib.codes import Note, Reason, Stripped
 from anonlib.config import ClipConfig, LimitsConfig
 from anonlib.datasets.names import ANIMATIONS, MEDIA_HEAD, animation_kind, is_clip
-from anonlib.errors import ClipsUnavailable, ImageProblem, SandboxDied
+from anonlib.errors import BackendMissing, ImageProblem, SandboxDied
 from anonlib.media.animation import AnimationWriter
 from anonlib.media.codec import Picture
 from anonlib.media.colour import ColourSpace
@@ -128,7 +128,10 @@ class _ClipProcess(DecoderProcess):
         self.protocol, self._limits = clip_worker, limits
         with path.open("rb") as file:
             if find_spec("av") is None and animation_kind(file.read(MEDIA_HEAD)) is None:
-                raise ClipsUnavailable
+                raise BackendMissing(
+                    "The input has clips, and PyAV, which reads and writes them, is not installed: run "
+                    "pip install 'anonlib[clips]', or give a pattern that leaves them out."
+                )
             self._files = (file.fileno(),)
             # A window has many frames, and INFO reads the file to its end.
             gib = file.seek(0, io.SEEK_END) / (1 << 30)

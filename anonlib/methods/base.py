@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from anonlib.config import JobConfig, MethodConfig
 from anonlib.models.catalog import FACE_MODELS, PIPELINE_RECOGNIZER, VERIFIERS
+from anonlib.privacy.classes import Stratum
 from anonlib.privacy.dp import Cost
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.strata import Stratum
 from anonlib.synthesis.base import Extent, FaceTexture, IdentityDraw
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from anonlib.errors import ConfigError, ModelUnusable, StorageError
 from anonlib.methods.base import Method, MethodFile, Persons, Rendering, SurrogateSource, Vectors, appearance, textured
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
 from anonlib.models.runtime import locked_cached_property
+from anonlib.privacy.classes import Stratum
 from anonlib.privacy.dp import Cost, Mechanism, Name, epsilon_of, identities, subset_selection
 from anonlib.privacy.gallery import gallery_of, mixture, sample, surrogate
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import cosine_beyond
-from anonlib.privacy.strata import Stratum
 from anonlib.synthesis.base import FaceDecoder, FaceTexture, IdentityDraw
 from anonlib.synthesis.textures import TEXTURES, TextureEntry
 

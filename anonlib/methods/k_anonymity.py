@@ -29,17 +29,19 @@ from anonlib.methods.identity_draws import DecodedMethod
 from anonlib.privacy.classes import (
     Average,
     EquivalenceClass,
+    Stratum,
     alike,
     averages,
+    common,
     deal,
     effective_k,
     form_classes,
     may_be_shown,
+    prevailing,
     shuffled,
 )
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.strata import Stratum, common, prevailing
 from anonlib.synthesis.base import FaceTexture, IdentityDraw
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""Runs the recognizer of an InsightFace pack that the user owns, and a swapper made for it.
+"""What a user's own ONNX file is; the recognizer of an InsightFace pack, and a swapper made for it.
 
-The weights are for non-commercial research, so anonlib has none. insightface opens them; RGB becomes BGR here.
+Their weights are for non-commercial research, so anonlib has none. insightface opens them; RGB becomes BGR here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from anonlib.errors import BackendMissing, ModelUnusable
@@ -65,14 +63,22 @@ def open_swapper(data: bytes) -> Swap:
     return swap
 
 
-def _check_swapper(data: bytes) -> None:
+def read_graph(data: bytes) -> tuple[Any, list[list[int | None]]]:
+    """The graph of a user's ONNX file, and the shapes of its inputs, None for a free side. Raises ModelUnusable."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
     try:
         graph = onnx.load_model_from_string(data).graph
     except (DecodeError, ValueError) as error:
         raise ModelUnusable(f"it cannot be read as ONNX: {error}") from None
-    known = {weight.name for weight in graph.initializer}
-    inputs = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in known]
-    shapes = [[side.dim_value or None for side in sides] for sides in inputs]
+    weights = {weight.name for weight in graph.initializer}
+    inputs = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in weights]
+    return graph, [[side.dim_value or None for side in sides] for sides in inputs]
+
+
+def _check_swapper(data: bytes) -> None:
+    graph, shapes = read_graph(data)
     wanted = [[3, SWAPPER_SIZE, SWAPPER_SIZE], [SWAPPER_DIMENSIONS]]
     if [shape[1:] for shape in shapes] != wanted or any(shape[0] not in (1, None) for shape in shapes):
         raise ModelUnusable(

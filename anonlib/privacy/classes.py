@@ -9,20 +9,24 @@ cannot fill a class waits for its coarser relatives; a person with too many phot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.privacy.strata import Stratum, common
 
+Stratum = tuple[str, ...]
+"""What persons are compared by, from coarse to fine: a gender, an age band, a tone of skin."""
 Counts = NDArray[np.int64]
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 LARGEST = 20  # classes are at most this many times k large; a person whose photos would need a larger one is taken out
 _CELL, _FAN_OUT = 2048, 64  # most persons in a cell, since MDAV takes time in proportion to it; cells of one cut
+_AGE_BANDS = (35.0, 50.0)
+_DARK = 122.0  # grey levels of lit skin below which features of dark faces go with it
 # The persons of one band in the order in which classes are cut from them, as pieces that stay together.
 Order = Callable[[Sequence[int]], Sequence[Sequence[int]]]
 
@@ -338,3 +342,31 @@ def _merged(cell: Rows, centroids: Vectors, least: int) -> Rows:
         others = others[others != number]
         distance = ((centroids[others] - centroids[number]) ** 2).sum(axis=1)
         cell = np.where(cell == number, others[np.argmin(distance)], cell)
+
+
+# ---- strata -----------------------------------------------------------------------------------------------------
+
+
+def stratum_of(female: float, age: float, tone: float | None = None) -> Stratum:
+    """Gender and age band, each as the estimate says, and whether skin of this `tone`, grey levels, is dark."""
+    looks = ("female" if female >= 0.5 else "male", f"age-{sum(age >= limit for limit in _AGE_BANDS)}")
+    return looks if tone is None else (*looks, f"tone-{int(tone >= _DARK)}")
+
+
+def common(strata: Iterable[Stratum]) -> Stratum:
+    """The leading parts that all share; () of none."""
+    kinds = sorted(set(strata)) or [()]
+    alike = takewhile(lambda parts: parts[0] == parts[1], zip(kinds[0], kinds[-1], strict=False))
+    return tuple(part for part, _ in alike)
+
+
+def prevailing(strata: Sequence[Stratum]) -> Stratum:
+    """The leading parts that more than half share: one member of unsure gender does not give women a man's face."""
+    shared: Stratum = ()
+    while True:
+        level = len(shared)
+        parts = Counter(own[level] for own in strata if own[:level] == shared and len(own) > level)
+        part, count = max(parts.items(), key=lambda counted: (counted[1], counted[0]), default=("", 0))
+        if 2 * count <= len(strata):
+            return shared
+        shared = (*shared, part)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.privacy.classes import Stratum, stratum_of
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import cosine_beyond, require_unit
-from anonlib.privacy.strata import Stratum, stratum_of
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -20,9 +20,9 @@ from anonlib.faces.embed import SAME_PERSON
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.methods.base import Persons
 from anonlib.privacy import clustering
+from anonlib.privacy.classes import stratum_of
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import EXACT_BELOW, Rows, unit
-from anonlib.privacy.strata import stratum_of
 from anonlib.workspace.schemas import EMBEDDING_DIM, SECOND_DIM
 from anonlib.workspace.tables import column, halves, matrix
 

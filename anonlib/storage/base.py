@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from anonlib.errors import AccessDenied, NotFound, StorageError, Unavailable, UnsafePath
+from anonlib.errors import AccessDenied, NotAFile, NotFound, StorageError, Unavailable
 
 # Names that begin so are our own unfinished files: never listed, always removed by delete_tree.
 OURS = ".anonlib-"
@@ -98,7 +98,7 @@ def safe_path(path: str) -> str:
     """The path itself if it stays inside a root; raises StorageError for '', '..', '/x', 'a//b' and NUL."""
     parts = path.split("/")
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise UnsafePath("A path is not one inside the storage: write it as folder/name.", path=path)
+        raise NotAFile("A path is not one inside the storage: write it as folder/name.", path=path)
     return path
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.privacy.strata import Stratum
+from anonlib.privacy.classes import Stratum
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

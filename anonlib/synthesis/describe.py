@@ -12,7 +12,7 @@ import simplejpeg
 
 from anonlib.config import JobConfig
 from anonlib.faces import align
-from anonlib.faces.embed import AttributeReader, Recognizer
+from anonlib.faces.embed import Recognizer, read_attributes
 from anonlib.faces.mesh import FaceMesh, eye_opening, five_points, mouth_opening
 from anonlib.faces.regions import Regions
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, SECOND_RECOGNIZER
@@ -36,7 +36,7 @@ class Describer:
         self.mesh = FaceMesh(load(models, "facemesh", job), load(models, "iris", job))
         self.recognizer = Recognizer(PIPELINE_RECOGNIZER, load(models, PIPELINE_RECOGNIZER, job))
         self.second = Recognizer(SECOND_RECOGNIZER, load(models, SECOND_RECOGNIZER, job))
-        self.reader = AttributeReader(load(models, "age-gender", job), load(models, "expression", job))
+        self.attributes = load(models, "age-gender", job), load(models, "expression", job)
 
     def describe(self, pixels: list[Pixels], found: list[Regions]) -> list[list[dict[str, Any]]]:
         """For each image, one dict of FACES columns a face."""
@@ -49,7 +49,7 @@ class Describer:
         owners, points = [image for image, *_ in faces], [five_points(mesh) for _, mesh, *_ in faces]
         embeddings = self.recognizer.embed(owners, points)
         second = self.second.embed(owners, points).astype(np.float16)
-        ages, females, expressions = self.reader.read(owners, points)
+        ages, females, expressions = read_attributes(*self.attributes, owners, points)
         rows = iter(
             _geometry(image, mesh, presence)
             | {

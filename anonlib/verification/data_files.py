@@ -325,40 +325,36 @@ def _check_rows(table: Table, path: str, expected: Expected) -> None:
     require(ours, f"{path} says that something else than Arrow wrote it")
     require(set(schema.metadata or {}) <= {b"huggingface"}, f"{path} carries metadata beside its columns")
     rows = _Rows(expected.images)
-    columns: _Columns | None = None
+    columns: tuple[list[str], str | None, list[str]] | None = None
     for batch in bounded_batches(table, _ROWS_AT_ONCE):
         for row in batch.to_pylist():
             key, digest = rows.take(f"{path} holds more rows than its manifest says are released")
             columns = columns or _columns(schema, row, key, digest, expected.keep, path)
-            for column in columns.images:
+            images, key_column, kept = columns
+            for column in images:
                 require(not _says_where(row[column]), f"{path} keeps beside the image {key!r} where it came from")
-            digests = [sha256(image) for column in columns.images for image in _images_of(row[column])]
+            digests = [sha256(image) for column in images for image in _images_of(row[column])]
             if not digests or digests.pop(0) != digest:
                 raise _another(key, path)
-            own = key if columns.key is None else str(row[columns.key])
-            require(belongs_to(key, own), f"{path} holds {own!r} in {columns.key!r} where its manifest has {key!r}")
-            own = own if columns.key is not None else re.sub(r"#\d+$", "", key)
+            own = key if key_column is None else str(row[key_column])
+            require(belongs_to(key, own), f"{path} holds {own!r} in {key_column!r} where its manifest has {key!r}")
+            own = own if key_column is not None else re.sub(r"#\d+$", "", key)
             for other in digests:
                 if not rows.is_next(own, [other]):
                     raise _another(own, path)
                 rows.take()
-            for column in columns.kept:
+            for column in kept:
                 require(not holds_image(row[column]), f"{path} has an image in the kept column {column!r}")
     rows.finish(path)
 
 
-class _Columns(NamedTuple):
-    """The columns of a released table: those of images, of the key (None: it is the row's number) and the kept ones."""
-
-    images: list[str]
-    key: str | None
-    kept: list[str]
-
-
 def _columns(
     schema: pa.Schema, first: Mapping[str, Any], key: str, digest: str, keep: frozenset[str], path: str
-) -> _Columns:
-    """By the types and by the first row; raises VerificationError for any column beside them."""
+) -> tuple[list[str], str | None, list[str]]:
+    """A released table's columns of images, that of the key (None: it is the row's number) and the kept ones.
+
+    By the types and by the first row; raises VerificationError for any column beside them.
+    """
     images = [
         name
         for name in schema.names
@@ -372,7 +368,7 @@ def _columns(
         if name not in keys:
             kind = "restricted column" if name in RESTRICTED_COLUMNS else "column"
             raise VerificationError(f"{path} has the {kind} {name!r}, which keep_fields does not allow")
-    return _Columns(images, keys[0] if keys else None, [n for n in schema.names if n in keep and n not in images])
+    return images, keys[0] if keys else None, [name for name in schema.names if name in keep and name not in images]
 
 
 def _images_of(cell: Any) -> list[bytes]:

@@ -12,8 +12,8 @@ import csv
 import json
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from anonlib.verification.data_files import whole
 from anonlib.workspace.schemas import CLIP, GROW, MANIFEST_FACE, QUARANTINED, RUN_NOTE
 
 Row = dict[str, Any]
+Rows = Callable[[], Iterator[Row]]
+"""Reads a release's MANIFEST rows, of any version, from the first on; raises VerificationError."""
 _CORNERS = 32
 """Of the polygon that stands for an ellipse."""
 _OF_IMAGE = ("key", "status", "reason", "path", "height", "width")
@@ -36,64 +38,50 @@ _MOST_FACES = 255
 """A face behind these has this number in a mask, too."""
 
 
-@dataclass
-class Exported:
-    """What was written: `images` with their `faces`; `left_out` have no picture in the release, or are clips."""
-
-    images: int = 0
-    faces: int = 0
-    left_out: int = 0
-
-
-@dataclass
-class _Release:
-    """The images of a release, and their faces' methods in order."""
-
-    release: Storage
-    note: parsing.RunNote
-
-    def rows(self) -> Iterator[Row]:
-        """MANIFEST rows of this or an earlier version; raises VerificationError."""
-        schema = parsing.MANIFEST_OF[self.note.schema_version]
-        for shard in parsing.shards_of(self.release, self.note.shards):
-            yield from parsing.rows_of(shard.manifest, schema, f"the manifest of {shard.shard}", later="review")
-
-    def stills(self, count: Exported) -> Iterator[Row]:
-        """Those of stills with a picture, counted."""
-        for row in self.rows():
-            if row["status"] == QUARANTINED or row.get("media") == CLIP:
-                count.left_out += 1
-                continue
-            count.images += 1
-            count.faces += len(row["faces"] or ())
-            yield row
-
-    def methods(self) -> list[str]:
-        return sorted({str(face["method"]) for row in self.rows() for face in row["faces"] or ()})
-
-
-def export(release: Storage, into: Storage, target: str) -> Exported:
-    """Write what one of TARGETS means to `into`, where no other bytes may be. Raises ConfigError, VerificationError,
-    StorageError."""
+def export(release: Storage, into: Storage, target: str) -> Counter[str]:
+    """Write what one of TARGETS means to `into`, where no other bytes may be; counts `images` and their `faces`;
+    `left_out` have no picture, or are clips. Raises ConfigError, VerificationError, StorageError."""
     if target not in TARGETS:
         raise ConfigError(f"there is no export to '{target}'; {suggestion(target, TARGETS)}")
     note = parsing.parsed(parsing.RunNote, whole(release, RUN_NOTE, parsing.MAX_NOTE), RUN_NOTE)
     known = note.schema_version in parsing.MANIFEST_OF
     require(known, f"the release is of schema version {note.schema_version}, which this anonlib does not know")
+
+    def rows() -> Iterator[Row]:
+        schema = parsing.MANIFEST_OF[note.schema_version]
+        for shard in parsing.shards_of(release, note.shards):
+            yield from parsing.rows_of(shard.manifest, schema, f"the manifest of {shard.shard}", later="review")
+
+    count = Counter(images=0, faces=0, left_out=0)
     with scratch() as folder:
-        return TARGETS[target](_Release(release, note), into, folder)
+        TARGETS[target](rows, count, into, folder)
+    return count
 
 
-def _coco(release: _Release, into: Storage, folder: Path) -> Exported:
-    count, methods, number = Exported(), release.methods(), 0
+def _stills(rows: Rows, count: Counter[str]) -> Iterator[Row]:
+    """The rows of stills with a picture, counted."""
+    for row in rows():
+        if row["status"] == QUARANTINED or row.get("media") == CLIP:
+            count["left_out"] += 1
+            continue
+        count.update(images=1, faces=len(row["faces"] or ()))
+        yield row
+
+
+def _methods(rows: Rows) -> list[str]:
+    return sorted({str(face["method"]) for row in rows() for face in row["faces"] or ()})
+
+
+def _coco(rows: Rows, count: Counter[str], into: Storage, folder: Path) -> None:
+    methods, number = _methods(rows), 0
     with (folder / "coco").open("w") as file:
         categories = [{"id": at, "name": name, "supercategory": "face"} for at, name in enumerate(methods, 1)]
         file.write(f'{{"categories": {json.dumps(categories)},\n"images": [')
-        for image, row in enumerate(release.stills(count), 1):
+        for image, row in enumerate(_stills(rows, count), 1):
             named = {"id": image, "file_name": row["key"], "height": row["height"], "width": row["width"]}
             file.write(f"{',' * (image > 1)}\n{json.dumps(named)}")
         file.write('],\n"annotations": [')
-        for image, row in enumerate(release.stills(Exported()), 1):
+        for image, row in enumerate(_stills(rows, Counter()), 1):
             for face in row["faces"] or ():
                 x0, y0, x1, y1 = _clipped(row, face)
                 number += 1
@@ -104,12 +92,11 @@ def _coco(release: _Release, into: Storage, folder: Path) -> Exported:
                 file.write(f"{',' * (number > 1)}\n{json.dumps(about | place | {'attributes': told})}")
         file.write("]}\n")
     into.create("instances.json", folder / "coco")
-    return count
 
 
-def _yolo(release: _Release, into: Storage, folder: Path) -> Exported:
-    count, methods = Exported(), release.methods()
-    for row in release.stills(count):
+def _yolo(rows: Rows, count: Counter[str], into: Storage, folder: Path) -> None:
+    methods = _methods(rows)
+    for row in _stills(rows, count):
         lines = ""
         for face in row["faces"] or ():
             x0, y0, x1, y1 = np.array(_clipped(row, face)) / ([row["width"], row["height"]] * 2)
@@ -118,38 +105,33 @@ def _yolo(release: _Release, into: Storage, folder: Path) -> Exported:
         key = row["key"].rpartition(".")[0] if is_media(row["key"]) else row["key"]
         into.create(f"labels/{key}.txt", lines.encode())
     into.create("data.yaml", f"names: {json.dumps(dict(enumerate(methods)))}\n".encode())
-    return count
 
 
-def _masks(release: _Release, into: Storage, folder: Path) -> Exported:
-    count = Exported()
-    for row in release.stills(count):
+def _masks(rows: Rows, count: Counter[str], into: Storage, folder: Path) -> None:
+    for row in _stills(rows, count):
         mask = np.zeros((row["height"], row["width"]), np.uint8)
         y, x = np.ogrid[: row["height"], : row["width"]]
         for number, face in enumerate(row["faces"] or (), 1):
             (cx, cy), (a, b) = _ellipse(face)
             mask[((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1] = min(number, _MOST_FACES)
         into.create(f"masks/{row['key']}.png", _png(mask))
-    return count
 
 
-def _csv(release: _Release, into: Storage, folder: Path) -> Exported:
-    count = Exported()
+def _csv(rows: Rows, count: Counter[str], into: Storage, folder: Path) -> None:
     with (folder / "csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([*_OF_IMAGE, "face", "x0", "y0", "x1", "y1", *_OF_FACE])
-        for row in release.rows():
-            count.images, count.faces = count.images + 1, count.faces + len(row["faces"] or ())
+        for row in rows():
+            count.update(images=1, faces=len(row["faces"] or ()))
             image = [row[name] for name in _OF_IMAGE]
             table.writerow(image) if not row["faces"] else table.writerows(
                 [*image, number, *face["box"], *(face.get(name) for name in _OF_FACE)]
                 for number, face in enumerate(row["faces"], 1)
             )
     into.create("faces.csv", folder / "csv")
-    return count
 
 
-TARGETS: dict[str, Callable[[_Release, Storage, Path], Exported]] = {
+TARGETS: dict[str, Callable[[Rows, Counter[str], Storage, Path], None]] = {
     "coco": _coco,
     "yolo": _yolo,
     "masks": _masks,

@@ -55,6 +55,9 @@ def kind_of_left_out(kind: str) -> str:
     return kind
 
 
+LeftOut = dict[Annotated[str, AfterValidator(kind_of_left_out)], Annotated[int, Field(gt=0)]]
+
+
 class RunNote(BaseModel):
     """run.json, which holds nothing else; `promised`: the maker has said that there is an audit."""
 
@@ -70,7 +73,7 @@ class RunNote(BaseModel):
     shards: list[str]
     models: dict[str, dict[Literal["sha256", "licence"], str]]
     promised: bool = False
-    left_out: dict[Annotated[str, AfterValidator(kind_of_left_out)], Annotated[int, Field(gt=0)]] = {}
+    left_out: LeftOut = {}
 
 
 class ReleasedMethod(BaseModel):
@@ -111,7 +114,7 @@ class Marker(BaseModel):
     no_face: int
     quarantined: int
     fallbacks: int
-    left_out: dict[Annotated[str, AfterValidator(kind_of_left_out)], Annotated[int, Field(gt=0)]] = {}
+    left_out: LeftOut = {}
     decisions: str | None = None
     painted: str | None = None
 

@@ -28,7 +28,7 @@ from anonlib.methods import METHODS, method_of
 from anonlib.methods.base import Method, Region, Replacement, SurrogateSource
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import Placement
-from anonlib.privacy.strata import Stratum
+from anonlib.privacy.classes import Stratum
 from anonlib.storage import Storage, open_storage
 from anonlib.synthesis.base import DecoderNotes, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE, shape_model

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from anonlib.config import JobConfig, RayConfig
 from anonlib.errors import ConfigError, JobError
@@ -48,17 +46,6 @@ def test_a_part_of_a_gpu_is_of_one_gpu_and_whole_ones_are_of_one_machine(
     advice = f"ray.actors is {fit + 1}, .* {f'give at most {fit}' if fit else 'it has no room for one'}"
     with pytest.raises(ConfigError, match=advice):
         check_shape(fit + 1, num_gpus, machines)
-
-
-@given(
-    st.one_of(st.just(0.0), st.floats(0.01, 1), st.integers(1, 8).map(float)),
-    st.lists(st.tuples(st.integers(0, 16), st.integers(0, 8)), max_size=5),
-)
-def test_what_fits_never_takes_more_than_there_is(num_gpus: float, sizes: list[tuple[int, int]]) -> None:
-    fits = [actor_capacity([ClusterNode(*size)], num_gpus) for size in sizes]
-    for fit, (cpus, gpus) in zip(fits, sizes, strict=True):
-        assert 0 <= fit <= cpus and round(fit * num_gpus, 3) <= gpus
-    assert actor_capacity([ClusterNode(*size) for size in sizes], num_gpus) == sum(fits)
 
 
 def test_a_job_that_leaves_it_open_needs_no_ray_for_a_small_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.witness import new_namespace, refused
+from tests.support.namespaces import refused, unshared
 
 OWN = """
 import os, stat
@@ -45,7 +45,7 @@ def test_a_ray_of_our_own_asks_for_a_token_that_is_in_no_file_and_works_in_a_clo
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(
-        [*new_namespace(), *here], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [*unshared("--net"), *here], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     *token, where = done.stdout.splitlines()
     assert token == ["UNAUTHENTICATED", "False True"], done.stdout + done.stderr

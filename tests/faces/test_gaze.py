@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces import topology
 from anonlib.faces.centerface import CenterFaceDetector
-from anonlib.faces.gaze import EyeReader, gaze_angles, gaze_error
+from anonlib.faces.gaze import gaze_angles, gaze_error, refine
 from anonlib.faces.mesh import FaceMesh, Meshes
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import Engine, load_engine
@@ -57,7 +57,7 @@ def test_an_answer_that_does_not_fit_the_mesh_is_no_eye_and_moves_nothing(
         return [32 + (points - 32) * np.float32(0.5) for points in engine(batch)]
 
     mesh = plain.copy()
-    eyes = EyeReader(cast(Engine, narrow)).refine([photos.astronaut()], [mesh])
+    eyes = refine(cast(Engine, narrow), [photos.astronaut()], [mesh])
     assert np.isnan(eyes).all() and (mesh == plain).all()
 
 

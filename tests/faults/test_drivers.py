@@ -16,7 +16,6 @@ from tests.faults.drivers import made, outcomes
 from tests.support import photos
 from tests.support.runs import Run, job
 
-ASLEEP = "claim release/commits/00001.json"
 SEED = 6
 STAGES = ("workspace/scan/", "workspace/plan/", "release/")
 
@@ -39,17 +38,6 @@ def test_two_drivers_whose_writes_alternate_commit_each_shard_once(
     assert set(won.values()) == {1}
     assert {claim.partition(" ")[2] for claim in won} >= {path for path in clean if "/commits/" in path}
     assert all(len(run.won) > 1 for run in both), "both had work"
-    assert made(open_storage(str(tmp_path))) == clean
-
-
-def test_a_driver_that_slept_while_another_finished_changes_nothing(
-    tiny: Path, tmp_path: Path, clean: dict[str, bytes]
-) -> None:
-    config = redaction(tiny, tmp_path)
-    asleep, awake = outcomes("orphan", config, f"before {ASLEEP}", config)
-    assert (asleep.code, awake.code) == (3, 3)
-    assert asleep.writes.count(ASLEEP) == 1 and ASLEEP not in asleep.won
-    assert not [write for write in asleep.writes if "00002" in write and "release" in write], "what is done stays"
     assert made(open_storage(str(tmp_path))) == clean
 
 

@@ -23,11 +23,12 @@ import pytest
 from anonlib.config import JobConfig, load_config
 from anonlib.errors import JobError, StorageError
 from anonlib.job import Job
+from tests.support.namespaces import unshared
 from tests.support.runs import Run, contents, job, lasting, salted
 
 ROOMS = (4, 28, 36, 60)
 """KiB left free for one run after the other."""
-NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+NAMESPACE = unshared("--mount")
 
 
 def finished(root: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ from tests.support.runs import job
 from tests.support.s3server import S3Server
 
 WITHHELD = Decision(shard="00000", key="a", verdict="withhold").model_dump_json()
-WRITES = ("data/00000.tar", "manifest/00000.parquet", "commits/00000.json")
+WRITES = ("data/00000.tar", "commits/00000.json")
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,10 @@ from anonlib.datasets.webdataset import TarShardWriter, read_tar
 from anonlib.errors import DatasetError, ImageProblem, NotExact, OutOfMemory
 from anonlib.media import exact, jpeg, png, webp
 from anonlib.media.codec import Picture, decode, decoded_bytes
-from anonlib.media.sandbox.process import changed_blocks_apart, decode_apart, replace_apart
 from anonlib.storage import StorageOptions, open_storage
 from tests.fuzz.seeds import MARKER
 
 MOST_MPX = 1.0
-SECONDS = 5
 RUN = 16
 KEEP = frozenset({"caption", "json:person", "txt", "deep", "id", "kind", "when", "tags", "map"})
 
@@ -120,27 +118,6 @@ def _check_replaced(file: bytes, picture: Picture, random: Random) -> None:
     assert decode(written, max_mpx=MOST_MPX).is_exact, "a JPEG with new pixels is not exact"
     data = _picture_data(file, "JPEG")
     assert has_planted(data) or not has_planted(written), "something planted leaves with new pixels"
-
-
-def check_apart(file: bytes, random: Random) -> str:
-    """A decoder process answers as `decode` does, and survives."""
-    limits = {"max_mpx": MOST_MPX, "seconds": float(SECONDS)}
-    try:
-        picture = decode_apart(file, **limits)
-    except ImageProblem:
-        return "refused"
-    if picture.is_exact and picture.format == "JPEG":
-        frame = jpeg.parse(file)
-        changed = np.zeros([-(-side // step) for side, step in zip(frame.size, frame.mcu, strict=True)], bool)
-        changed[0, 0] = True
-        try:
-            written = replace_apart(file, changed, np.zeros((1, *frame.mcu, 3), np.uint8), picture.stored, **limits)
-            allowed = np.zeros(frame.size, bool)
-            allowed[: frame.mcu[0], : frame.mcu[1]] = True
-            assert changed_blocks_apart(file, written, allowed, **limits) == 0, "a coefficient outside differs"
-        except ImageProblem:
-            pass
-    return "exact" if picture.is_exact else "read"
 
 
 def check_tar(file: bytes, random: Random) -> str:

@@ -99,7 +99,7 @@ KEYS = {
     "release": (*SHARD, "november/run.json", PROBE, ASIDE, CERTIFIED, *REPORTS),
     "other": ("november/00000.tar",),
 }
-EVERY = {bucket: (*keys, *(key.replace(MONTH, "october") for key in keys)) for bucket, keys in KEYS.items()}
+EVERY = {bucket: (*keys, keys[0].replace(MONTH, "october")) for bucket, keys in KEYS.items()}
 
 
 def _calls() -> dict[str, Call]:

@@ -98,7 +98,7 @@ def main(folder: Path, mode: str) -> None:
     deadline = time.monotonic() + START_S
     while not (without := status_of(JOBS, SUBMIT)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    jobs = {"job without a token": plain, "job with another token": plain | {"RAY_AUTH_TOKEN": "f" * 64}}
+    jobs = {"job with another token": plain | {"RAY_AUTH_TOKEN": "f" * 64}}
     if mode == "without-token":
         jobs["job that accepts it"] = plain | {"RAY_AUTH_MODE": "disabled"}
     else:

@@ -14,7 +14,6 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -97,22 +96,6 @@ def script(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def wheel(name: str = "Pillow_Heif", file: str = "pillow_heif-1.0-cp311.whl", sha256: str = "a" * 64) -> dict[str, Any]:
-    """One entry of pip's report."""
-    archive = {"url": f"https://example.com/{file}#x", "archive_info": {"hashes": {"sha256": sha256} if sha256 else {}}}
-    return {"metadata": {"name": name, "version": "1.0"}, "download_info": archive}
-
-
-def test_the_lock_holds_wheels_with_a_hash_alone_and_is_written_as_the_checks_read_it() -> None:
-    lock = script(DOCKER / "lock.py")
-    lines = lock.lines({"install": [wheel(), wheel("torch"), wheel("nvidia-cublas")]})
-    assert REQUIREMENT.findall("\n".join(lines)) == [("pillow-heif", "1.0", "a" * 64)]
-    assert (DOCKER / "requirements.txt").read_text().startswith(lock.HEAD)
-    for odd in (wheel(file="pillow_heif-1.0.tar.gz"), wheel(sha256="")):
-        with pytest.raises(ValueError, match="pillow-heif"):
-            lock.lines({"install": [odd]})
 
 
 def test_the_lock_holds_every_dependency_in_a_version_that_the_project_accepts() -> None:

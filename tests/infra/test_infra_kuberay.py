@@ -74,76 +74,6 @@ def pods(everything: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
             yield "scheduler", manifest["spec"]["jobTemplate"]["spec"]["template"]
 
 
-def problems() -> list[str]:
-    """Sentences about who may reach whom, and what a pod may do and knows; none if the manifests are sound."""
-    everything = manifests()
-    found = [*_rays(everything), *_network(everything)]
-    create = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
-    if any(manifest["rules"] != create for manifest in everything if manifest["kind"] == "Role"):
-        found.append("the scheduler may do more than create a RayJob")
-    for group, template in pods(everything):
-        spec = template["spec"]
-        if not spec.get("securityContext", {}).get("runAsNonRoot"):
-            found.append("may run as root")
-        if spec.get("automountServiceAccountToken") is not (group == "scheduler"):
-            found.append("its token for Kubernetes is mounted needlessly, or not at all")
-        if not all({"emptyDir", "configMap"} & set(volume) for volume in spec["volumes"]):
-            found.append("a volume outlives the pod")
-        for container in spec["containers"]:
-            found += _container(group, container)
-    if yaml.safe_load((KUBERAY / "job.yaml").read_text()).get("secret") != {"manager": "anonlib-job"}:
-        found.append("job.yaml does not take its secret from Terraform's")
-    return found
-
-
-def _rays(everything: list[Manifest]) -> Iterator[str]:
-    specs = [spec for manifest in everything if (spec := spec_of(manifest))]
-    if len(specs) != 2 or specs[0] != specs[1]:
-        yield "RayJob and RayCronJob do not run the same"
-    for spec in specs:
-        cluster = spec["rayClusterSpec"]
-        if cluster.get("authOptions") != {"mode": "token"}:
-            yield "everyone who reaches a port of Ray runs code, because it asks for no token"
-        if cluster.get("rayVersion") != locked(ROOT)["ray"]:
-            yield "rayVersion is not the image's"
-        if not spec.get("shutdownAfterJobFinishes") or "activeDeadlineSeconds" not in spec:
-            yield "the cluster may outlive its job"
-        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-            if not RAY_PORTS.items() <= group["rayStartParams"].items():
-                yield "Ray's ports are not those that its pods may reach of each other"
-
-
-def _container(group: str, container: Manifest) -> Iterator[str]:
-    if container.get("securityContext") != CONFINED:
-        yield "its container may do more than it must"
-    resources, environment = container.get("resources", {}), {row["name"]: row for row in container.get("env", ())}
-    if not {"cpu", "memory"} <= set(resources.get("requests", ())) or "memory" not in resources.get("limits", ()):
-        yield "its container has no bounds"
-    image, kind = str(container["image"]), "gpu" if group == "gpu" else "cpu"
-    if not DIGEST.search(image) and image != f"registry.example.com/anonlib:{__version__}-{kind}":
-        yield f"{image} is neither pinned by digest nor this version's image"
-    if any(CONFIDENTIAL.search(name) and set(row) != {"name", "valueFrom"} for name, row in environment.items()):
-        yield "a secret stands in the manifest"
-    if group != "scheduler" and environment.get("RAY_USAGE_STATS_ENABLED", {}).get("value") != "0":
-        yield "Ray would report its use"
-
-
-def _network(everything: list[Manifest]) -> Iterator[str]:
-    policies = [manifest["spec"] for manifest in everything if manifest["kind"] == "NetworkPolicy"]
-    if any(sorted(policy.get("policyTypes", ())) != ["Egress", "Ingress"] for policy in policies):
-        yield "a network policy leaves one direction open"
-    closed = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    if closed not in policies:
-        yield "what no rule names is let through"
-    flows = {flow for policy in policies for flow in _flows(policy)}
-    yield from (f"this is let through: {flow}" for flow in flows - FLOWS)
-    yield from (f"this is needed: {flow}" for flow in FLOWS - flows)
-    selected = {_peer(policy) for policy in policies}
-    for _, template in pods(everything):
-        if template["metadata"].get("labels", {}).get("app.kubernetes.io/component") not in selected:
-            yield "no network policy lets a pod do its work"
-
-
 def _flows(policy: Manifest) -> Iterator[str]:
     for direction, side, arrow in (("ingress", "from", "<-"), ("egress", "to", "->")):
         for rule in policy.get(direction, ()):
@@ -165,8 +95,47 @@ def _peer(given: Manifest) -> str:
     return where + next(iter(labels.values()))
 
 
-def test_the_manifests_are_sound() -> None:
-    assert problems() == []
+def test_both_kinds_of_job_run_the_same_ray_which_asks_for_a_token_and_ends() -> None:
+    spec, other = (spec for manifest in manifests() if (spec := spec_of(manifest)))
+    assert spec == other, "RayJob and RayCronJob"
+    cluster = spec["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"} and cluster["rayVersion"] == locked(ROOT)["ray"]
+    assert spec["shutdownAfterJobFinishes"] and spec["activeDeadlineSeconds"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert RAY_PORTS.items() <= group["rayStartParams"].items(), "not those that pods may reach of each other"
+
+
+def test_a_pod_may_do_and_knows_no_more_than_it_must() -> None:
+    everything = manifests()
+    create = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
+    assert all(manifest["rules"] == create for manifest in everything if manifest["kind"] == "Role")
+    for group, template in pods(everything):
+        spec = template["spec"]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["automountServiceAccountToken"] is (group == "scheduler")
+        assert all({"emptyDir", "configMap"} & set(volume) for volume in spec["volumes"]), "it outlives the pod"
+        for container in spec["containers"]:
+            assert container["securityContext"] == CONFINED
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]) and container["resources"]["limits"][
+                "memory"
+            ]
+            image, kind = container["image"], "gpu" if group == "gpu" else "cpu"
+            assert DIGEST.search(image) or image == f"registry.example.com/anonlib:{__version__}-{kind}"
+            environment = {row["name"]: row for row in container.get("env", ())}
+            for name, row in environment.items():
+                assert not CONFIDENTIAL.search(name) or set(row) == {"name", "valueFrom"}, "a secret in a manifest"
+            assert group == "scheduler" or environment["RAY_USAGE_STATS_ENABLED"]["value"] == "0"
+
+
+def test_what_no_rule_of_the_network_names_is_closed_and_every_pod_has_a_rule() -> None:
+    everything = manifests()
+    policies = [manifest["spec"] for manifest in everything if manifest["kind"] == "NetworkPolicy"]
+    assert all(sorted(policy["policyTypes"]) == ["Egress", "Ingress"] for policy in policies)
+    assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies
+    assert {flow for policy in policies for flow in _flows(policy)} == FLOWS
+    selected = {_peer(policy) for policy in policies}
+    for _, template in pods(everything):
+        assert template["metadata"]["labels"]["app.kubernetes.io/component"] in selected
 
 
 def test_kubernetes_takes_its_own_kinds_and_every_pod() -> None:

@@ -7,12 +7,12 @@ test_infra_policies.py and test_infra_head.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import hcl2
+import pytest
 
 TERRAFORM = Path(__file__).parents[2] / "infra" / "terraform"
 REFERENCE = re.compile(r"(?<![\w.\"/-])((?:data\.)?aws_\w+\.\w+|var\.\w+|local\.\w+)")
@@ -35,17 +35,10 @@ DOORS = {
 """Machines are reached by themselves and by ssh from given addresses, and reach themselves and HTTPS."""
 
 
-def problems(folder: Path) -> list[str]:
-    """Sentences; none if the folder is sound."""
-    tree = Tree(folder)
-    return [*_references(tree), *_policies(tree), *_network(tree)]
-
-
 class Tree:
     """All files of a folder as one: `named` maps `aws_kms_key.workspace` or `var.region` to its body."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.text = "\n".join(path.read_text() for path in sorted(folder.glob("*.tf")))
         self.named: dict[str, Any] = {}
         document = hcl2.loads(self.text)
@@ -69,50 +62,43 @@ def _bare(name: str) -> str:
     return name.strip('"')
 
 
-def _references(tree: Tree) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def tree() -> Tree:
+    return Tree(TERRAFORM)
+
+
+def test_what_is_used_is_declared(tree: Tree) -> None:
     code = re.sub(r"^\s*#.*$", "", tree.text, flags=re.MULTILINE)
-    for name in sorted(set(REFERENCE.findall(code))):
-        if name not in tree.named:
-            yield f"{name} is used and declared nowhere"
+    assert set(REFERENCE.findall(code)) <= set(tree.named)
 
 
-def _policies(tree: Tree) -> Iterator[str]:
+def test_every_policy_is_read_and_gets_the_names_that_it_wants(tree: Tree) -> None:
     used: set[str] = set()
     for name, body in tree.named.items():
         for path, given in TEMPLATE.findall(str(body.get("policy", "")) if isinstance(body, dict) else ""):
             stages = re.findall(r'"(\w+)"', str(tree.named["local.stages"])) if "$" in path else [""]
             for file in (path.replace("${each.key}", stage) for stage in stages):
                 used.add(file)
-                wanted = set(Template((tree.folder / file).read_text()).get_identifiers())
-                if missing := wanted - set(re.findall(r"(\w+)\s*[=:] ", given)):
-                    yield f"{file} wants {sorted(missing)} of {name}"
-    lying = {f"policies/{path.name}" for path in (tree.folder / "policies").iterdir()}
-    yield from (f"{path} is read by nothing" for path in sorted(lying - used))
+                wanted = set(Template((TERRAFORM / file).read_text()).get_identifiers())
+                assert wanted <= set(re.findall(r"(\w+)\s*[=:] ", given)), f"{file} of {name}"
+    assert used == {f"policies/{path.name}" for path in (TERRAFORM / "policies").iterdir()}
 
 
-def _network(tree: Tree) -> Iterator[str]:
+def test_machines_are_reached_through_these_doors_alone(tree: Tree) -> None:
     groups = tree.of("aws_security_group")
-    if set(groups) != {"cluster"} or {"ingress", "egress"} & set(groups["cluster"]):
-        yield "the machines of the cluster have no security group of their own, or one with rules of its own"
+    assert set(groups) == {"cluster"} and not {"ingress", "egress"} & set(groups["cluster"])
     doors = {
         (direction, name): tuple(str(body.get(key)).strip('"') for key in DOOR)
         for direction in ("ingress", "egress")
         for name, body in tree.of(f"aws_vpc_security_group_{direction}_rule").items()
     }
-    yield from (
-        f"{door} is another door: {doors.get(door)}" for door in doors | DOORS if doors.get(door) != DOORS.get(door)
-    )
-    accepted = re.search(r'regex\(\\?"([^"\\]+)\\?", one\)', str(tree.named.get("var.ssh_from")))
-    if accepted is None or re.search(accepted[1], "0.0.0.0/0") or not re.search(accepted[1], "203.0.113.7/32"):
-        yield "everyone may be let in by ssh"
+    assert doors == DOORS
+    accepted = re.search(r'regex\(\\?"([^"\\]+)\\?", one\)', str(tree.named["var.ssh_from"]))
+    assert accepted is not None
+    assert not re.search(accepted[1], "0.0.0.0/0") and re.search(accepted[1], "203.0.113.7/32")
 
 
-def test_the_files_hold_together() -> None:
-    assert problems(TERRAFORM) == []
-
-
-def test_the_workspace_expires_is_sealed_by_its_own_key_and_keeps_no_versions() -> None:
-    tree = Tree(TERRAFORM)
+def test_the_workspace_expires_is_sealed_by_its_own_key_and_keeps_no_versions(tree: Tree) -> None:
     rule = tree.named["aws_s3_bucket_lifecycle_configuration.workspace"]["rule"][0]
     assert {"expiration", "abort_incomplete_multipart_upload"} <= set(rule)
     sealed = str(tree.named["aws_s3_bucket_server_side_encryption_configuration.workspace"])
@@ -122,8 +108,7 @@ def test_the_workspace_expires_is_sealed_by_its_own_key_and_keeps_no_versions() 
         assert {"workspace", "release", "trail"} <= set(tree.of(f"aws_s3_bucket_{kind}"))
 
 
-def test_terraforms_state_holds_no_secret() -> None:
-    tree = Tree(TERRAFORM)
+def test_terraforms_state_holds_no_secret(tree: Tree) -> None:
     assert not tree.of("aws_secretsmanager_secret_version")
     assert not re.search(
         r"AKIA[0-9A-Z]{16}|(?:secret|password|token)\w*\s*=\s*\"[^\"$]{20,}\"", tree.text, re.IGNORECASE

@@ -98,9 +98,3 @@ def test_a_class_is_real_if_it_hides_as_many_people_as_it_says() -> None:
     assert (known["effective_real"], known["k_real"]) == (2, 1)
     nameless = SCRIPT.real_classes([(0, 1)], [2], np.array([0]), np.array([0]), 2)
     assert nameless["classes"] == 0 and np.isnan(nameless["share"])
-
-
-def test_a_subject_stands_for_whom_most_of_its_faces_show() -> None:
-    subject = np.array([0, 0, 0, 1, 1])
-    for shown, real in (([7, 8, 8, 8, 8], 0), ([7, 7, 8, 8, 8], 1)):
-        assert SCRIPT.real_classes([(0, 1)], [2], subject, np.array(shown), 2)["effective_real"] == real

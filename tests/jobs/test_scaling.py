@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from tests.support.jobs import script
@@ -35,13 +34,6 @@ def test_the_plan_is_one_process_whose_memory_grows_with_the_faces() -> None:
     rows = [line.replace(",", "").split("|") for line in SCALING.plan_table(DATA, COSTS)[2:]]
     memory = {int(row[1]): float(row[2]) for row in rows}
     assert memory[10_000_000] == pytest.approx(10 * memory[1_000_000], rel=0.02)
-
-
-@pytest.mark.parametrize("shards", [1, 40, 1000])
-def test_portraits_at_random_lie_in_as_many_shards_as_are_counted(shards: int) -> None:
-    rng = np.random.default_rng(shards)
-    seen = [len(np.unique(rng.integers(shards, size=288))) for _ in range(200)]
-    assert SCALING.shards_hit(288, shards) == pytest.approx(np.mean(seen), rel=0.01)
 
 
 def test_figures_are_flags(capsys: pytest.CaptureFixture[str]) -> None:

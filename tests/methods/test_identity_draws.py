@@ -45,7 +45,7 @@ def planned(config: JobConfig, pattern: str) -> Rows:
     return [row for path in sorted(Path(config.workspace.uri).glob(pattern)) for row in pq.read_table(path).to_pylist()]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["dp-laplace", "sampling", "surrogate"])
 def test_every_person_gets_one_identity_that_all_their_faces_show(finished: Run, tmp_path: Path, name: str) -> None:
     config = drawing(finished, tmp_path, name)
     job = Job(config)

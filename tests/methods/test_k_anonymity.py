@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from anonlib.config import JobConfig
 from anonlib.methods import method_of, settings_of
@@ -188,11 +187,6 @@ def test_a_drawn_vector_shows_the_nearest_face_of_the_persons_stratum() -> None:
             rows = np.array(gallery.rows(kind))
             assert draw.rows == (rows[np.argmax(gallery.bank.vectors[rows] @ draw.vector)],)
             assert (draw.rows[0] in dark) == (tone == "tone-0")
-
-
-def test_the_gallery_is_the_shipped_one() -> None:
-    with pytest.raises(ValueError, match="leave out decoder"):
-        settings_of({"name": "k-diff", "texture": "gallery", "decoder": "mine.npz"})
 
 
 def test_one_photo_of_one_person_is_released_and_verified(people_tars: Path, tmp_path: Path) -> None:

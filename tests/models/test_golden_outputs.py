@@ -1,4 +1,8 @@
-"""Claims about the real models: every backend says here what the publisher's own runtime says."""
+"""Claims about the real models: every backend says here what the publisher's own runtime says.
+
+How packages are converted has no test beside these: `anonlib models pull` refuses what has another sha256 than
+catalog.toml says.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +39,10 @@ def test_every_kind_of_wrong_answer_is_told_in_a_sentence(fault, sentence: str, 
 
     monkeypatch.setattr(Engine, "__call__", wrong)
     assert sentence in cache.disagreement("mobileface", right)
+
+
+def test_centerface_takes_every_multiple_of_32() -> None:
+    engine = load_engine(model_bytes("centerface"))
+    for height, width in ((64, 96), (32, 160)):
+        maps = engine(np.zeros((2, 3, height, width), dtype=np.float32))
+        assert [m.shape for m in maps] == [(2, channels, height // 4, width // 4) for channels in (1, 2, 2, 10)]

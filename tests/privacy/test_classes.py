@@ -5,9 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.privacy.classes import LARGEST, alike, averages, deal, effective_k, form_classes, may_be_shown, shuffled
+from anonlib.privacy.classes import (
+    LARGEST,
+    Stratum,
+    alike,
+    averages,
+    common,
+    deal,
+    effective_k,
+    form_classes,
+    may_be_shown,
+    prevailing,
+    shuffled,
+)
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.strata import Stratum, common, prevailing
 from tests.privacy.made_people import people, strata
 from tests.support.oracles import candidates, faults
 

@@ -101,13 +101,12 @@ def shown_epsilon(here: np.ndarray, there: np.ndarray) -> float:
     return float(max(np.log(np.nan_to_num(low[a]) / np.nan_to_num(high[1 - a], nan=1.0)).max() for a in (0, 1)))
 
 
-def shown_by(mechanism: Mechanism, draws: int = 1, count: int = 12_000) -> float:
-    """The epsilon shown for the two templates furthest apart, by the sum of `draws` draws' cosines to one of them."""
+def shown_by(mechanism: Mechanism) -> float:
+    """The epsilon shown for the two templates furthest apart, by the cosines of draws to one of them."""
     template = corner(3)
 
     def statistic(centre: np.ndarray, seed: int) -> np.ndarray:
-        cosine = many(lambda generator: draw(mechanism, centre, generator), count * draws, seed) @ template
-        return cosine.reshape(count, draws).sum(axis=1)
+        return many(lambda generator: draw(mechanism, centre, generator), 12_000, seed) @ template
 
     with np.errstate(divide="ignore"):
         return shown_epsilon(statistic(template, 1), statistic(-template, 2))
@@ -176,7 +175,7 @@ def angle_distribution(mechanism: Mechanism, size: int) -> Callable[[np.ndarray]
 
 
 @pytest.mark.parametrize("name", ["vmf", "purkayastha"])
-@pytest.mark.parametrize(("size", "parameter"), [(3, 0.5), (3, 40.0), (8, 5.0), (128, 30.0), (512, 200.0)])
+@pytest.mark.parametrize(("size", "parameter"), [(3, 0.5), (8, 5.0), (128, 30.0)])
 def test_angles_follow_the_density_and_not_one_that_is_twice_as_sharp(name: str, size: int, parameter: float) -> None:
     mechanism = Mechanism(name, parameter)  # type: ignore[arg-type]
     template = units(1, size, 7)[0].astype(float)
@@ -194,11 +193,6 @@ def test_directions_round_the_template_are_uniform(name: str) -> None:
     across = np.array([[1.0, 0.0, 0.0], [0.0, 0.8, -0.6]])
     turn = np.arctan2(*(across @ z.T))
     assert stats.kstest(turn, stats.uniform(-math.pi, 2 * math.pi).cdf).pvalue > 1e-3
-
-
-def test_uniform_draws_are_independent_of_the_template() -> None:
-    drawn = [identities(Mechanism("uniform"), template[None], ["a"], KEYRING) for template in units(2, 16, 9)]
-    assert (drawn[0] == drawn[1]).all()
 
 
 @pytest.mark.parametrize("parameter", [0.0, math.nan, math.inf])
@@ -267,17 +261,6 @@ def test_two_templates_are_told_apart_within_the_bound_and_beyond_it_when_the_pa
     bound = epsilon_of(Mechanism(name, parameter)).pure  # type: ignore[arg-type]
     assert 0.5 * bound < shown_by(Mechanism(name, parameter)) <= bound  # type: ignore[arg-type]
     assert shown_by(Mechanism(name, 2 * parameter)) > bound  # type: ignore[arg-type]
-
-
-def test_the_defect_of_a_draw_for_each_image_exceeds_the_bound_and_averages_to_the_person() -> None:
-    mechanism = Mechanism("vmf", 1.0)
-    assert shown_by(mechanism, draws=4, count=6_000) > epsilon_of(mechanism).pure
-    template, images = units(1, 128, 4)[0], 400
-    each = many(lambda generator: draw(Mechanism("vmf", 20.0), template, generator), images)
-    once = np.repeat(identities(Mechanism("vmf", 20.0), template[None], ["a"], KEYRING), images, axis=0)
-    for worn, least, most in ((each, 0.9, 1.0), (once, -0.5, 0.5)):
-        mean = worn.mean(axis=0)
-        assert least < mean @ template / np.linalg.norm(mean) < most
 
 
 # --- sums over releases are never too low, and a run that would exceed a budget is refused ---------------------------

@@ -149,13 +149,11 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
 
     net = {"texture": "ksame-net"}
     embedding = {"name": "embedding", "accept": STILL_RECOGNIZED, "own_angle": 40}
-    k_diff, solid = {"name": "k-diff", "k": 2, "texture": "average"}, {"name": "solid"}
+    k_diff = {"name": "k-diff", "k": 2, "texture": "average"}
     yield run("k-diff", tars, k_diff)
     yield run("k-diff gallery", few, {"name": "k-diff", "k": 2})
     yield run("dp-subset", few, {"name": "dp-subset", "epsilon": 4, "near": 3})
     yield run("k-same", tars, {"name": "k-same", "k": 2})
-    yield run("solid", tars, solid)
-    yield run("dp-uniform ksame-net", few, {"name": "dp-uniform", **net})
     yield run("dp-uniform", few, {"name": "dp-uniform"})
     yield run("dp-laplace", few, {"name": "dp-laplace", "epsilon": 20, **net})
     yield run("dp-vmf", few, {"name": "dp-vmf", "kappa": 30, **net})
@@ -167,11 +165,10 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
     yield run("pixelate", few, {"name": "pixelate"})
     yield run("k-diff rekeyed", few, k_diff, rekey=True)
     yield run("k-diff ledger", few, k_diff, ledger={"uri": str(_made(root / "runs" / "k-diff ledger") / "ledger")})
-    for name, method in (("k-diff", k_diff), ("solid", solid)):
-        fields = {"subject_field": "person"}
-        yield run(f"{name} parquet", table, method, input={"uri": str(table), "key_field": "id", **fields})
-        yield run(f"{name} folder", folder, method, input={"uri": str(folder), **fields})
-    yield run("odd", odd_tar(root / "odd"), solid)
+    labelled = {"subject_field": "person"}
+    yield run("k-diff parquet", table, k_diff, input={"uri": str(table), "key_field": "id", **labelled})
+    yield run("k-diff folder", folder, k_diff, input={"uri": str(folder), **labelled})
+    yield run("odd", odd_tar(root / "odd"), {"name": "solid"})
 
 
 def on_ray(serial: Run, root: Path) -> Path:

@@ -4,7 +4,16 @@ import pytest
 
 from anonlib.synthesis.canonical import SIZE, canonical_frame, vertices_of
 from anonlib.synthesis.light import STEP, hair_zone, skin_region, to_log
-from anonlib.synthesis.textures.average import Portrait, Texture, average, detail_of, member_texture, portrait
+from anonlib.synthesis.textures.average import (
+    Portrait,
+    Texture,
+    average,
+    detail_of,
+    member_texture,
+    portrait,
+    smile,
+    smiling,
+)
 
 SEEN = np.ones((SIZE, SIZE), np.float32)
 
@@ -62,3 +71,9 @@ def test_a_large_photo_gives_a_finer_texture_of_the_same_face(photo, mesh) -> No
     assert len(fine) == 2 * SIZE and np.abs(small - plain)[middle].mean() < 0.25 * np.abs(plain)[middle].mean()
     assert len(average([texture(0.0), member_texture([portrait(large, at, 1.0, finer=2)])]).detail) == 2 * SIZE
     assert len(portrait(photo, mesh, 1.0, finer=2).detail) == SIZE
+
+
+def test_a_smile_is_symmetric_and_the_opposite_of_its_opposite() -> None:
+    assert np.abs(smile() - smile()[:, ::-1])[:, 8:-8].mean() < 0.02
+    plain = np.zeros((SIZE, SIZE, 3), np.float32)
+    assert np.allclose(smiling(plain, 1.0), -smiling(plain, -1.0)) and np.abs(smiling(plain, 1.0)).max() > 0.05

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from anonlib.faces import topology
-from anonlib.faces.gaze import EyeReader, gaze_error
+from anonlib.faces.gaze import gaze_error, refine
 from anonlib.faces.mesh import eye_opening
 from anonlib.models.cache import model_bytes
 from anonlib.models.runtime import load_engine
@@ -42,7 +42,7 @@ def test_the_network_reads_the_gaze_that_was_drawn(
     photo: Pixels, mesh: Mesh, surrogate: Texture, across: float, below: float
 ) -> None:
     out = rendered(photo, mesh, surrogate, across, below)
-    seen = EyeReader(load_engine(model_bytes("iris"))).refine([out], [mesh.copy()])
+    seen = refine(load_engine(model_bytes("iris")), [out], [mesh.copy()])
     assert gaze_error([[across, below, 0.35, 0.22] * 2], seen)[0] < 9
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anonlib.errors import ModelUnusable
-from anonlib.privacy.strata import stratum_of
+from anonlib.privacy.classes import stratum_of
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.canonical import EYE_SPAN, SIZE
 from anonlib.synthesis.compositor import laid, shrunk

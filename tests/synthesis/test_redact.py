@@ -5,9 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.synthesis.redact import GREY, Redaction, covered, level_alpha, redact
+from anonlib.synthesis.redact import GREY, Redaction, covered, fill_hole, level_alpha, redact
 
 BOX = np.array([40, 30, 80, 90], np.float32)
+HEIGHT, WIDTH = 90, 110
+ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+GRADIENT = np.stack([40 + 1.2 * COLUMNS, 200 - ROWS, 60 + 0.5 * (ROWS + COLUMNS)], axis=2)
+ALL = np.ones((HEIGHT, WIDTH), bool)
+DISC = (COLUMNS - 50) ** 2 + (ROWS - 45) ** 2 < 25**2
 
 
 def noise() -> np.ndarray:
@@ -62,3 +67,28 @@ def test_a_face_before_a_larger_one_is_filled_from_around_both() -> None:
     boxes = np.array([[290, 190, 310, 210], [100, 50, 500, 350]], np.float32)
     redact(wall, boxes[0], "fill", boxes[1:])
     assert (wall == 200).all()
+
+
+def photo(grain: float) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, grain, GRADIENT.shape) if grain else 0
+    return np.clip(np.rint(GRADIENT + noise), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "hole", [DISC, DISC & (ROWS > 40), DISC | (np.abs(COLUMNS - 84) < 6) & (np.abs(ROWS - 45) < 30)]
+)
+def test_a_hole_in_a_gradient_leaves_no_seam(hole: np.ndarray) -> None:
+    filled = fill_hole(photo(0), hole, ~ALL, b"seed")
+    away = np.abs(filled - GRADIENT)[hole]
+    assert away.max() <= 1.5
+
+
+def test_the_grain_is_as_strong_as_the_photos_and_its_seed_decides_it() -> None:
+    first, again, other = (fill_hole(photo(6), DISC, ~ALL, seed) for seed in (b"1", b"1", b"2"))
+    spread = (first - GRADIENT)[DISC].std(axis=0)
+    assert (np.abs(spread / 6 - 1) < 0.2).all()
+    assert (first == again).all() and (first != other)[DISC].any()
+
+
+def test_a_hole_without_surroundings_is_grey() -> None:
+    assert (fill_hole(photo(6), DISC, ~DISC, b"seed")[DISC] == GREY).all()

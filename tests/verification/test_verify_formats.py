@@ -13,14 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from anonlib.verification.certificate import public_key
 from tests.support import bombs, photos
 from tests.support.forgery import PHOTO, Forger, Tampering, check, refused, sha256
 from tests.support.runs import SECRET, run_job
 
-CLI = CliRunner()
 OURS = public_key(SECRET.encode())
 ZIPPED = "data/00000.tar.gz"
 VERIFY = """

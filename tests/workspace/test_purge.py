@@ -17,9 +17,9 @@ from anonlib.config import JobConfig
 from anonlib.errors import JobError, StorageError, VersionsRemain, WorkspacePurged
 from anonlib.job import Job
 from anonlib.methods.base import released_digest
+from anonlib.privacy.classes import stratum_of
 from anonlib.privacy.dp import identities
 from anonlib.privacy.keys import Keyring
-from anonlib.privacy.strata import stratum_of
 from anonlib.storage import Storage, open_storage
 from anonlib.storage.local import LocalStorage
 from anonlib.workspace import purge as purge_module

@@ -51,7 +51,7 @@ from anonlib.media.prefetch import read_image
 from anonlib.methods import method_of
 from anonlib.methods.redaction import fallback_of
 from anonlib.models.catalog import MODELS
-from anonlib.privacy.strata import Stratum, stratum_of
+from anonlib.privacy.classes import Stratum, stratum_of
 from anonlib.stages.render_state import METHOD_VERSION
 from anonlib.synthesis.base import FaceTexture, Pixels
 from anonlib.synthesis.describe import happiness

@@ -19,10 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from anonlib.audit.evidence.evidence import CROP, JUDGES, SIDE, Look, frame
 from anonlib.audit.evidence.skin import crispness
 from anonlib.config import JobConfig, RayConfig
-from anonlib.faces import align
+from anonlib.faces import align, gaze
 from anonlib.faces.detect import open_detector
-from anonlib.faces.embed import AttributeReader, Recognizer, model_input
-from anonlib.faces.gaze import EyeReader
+from anonlib.faces.embed import Recognizer, model_input, read_attributes
 from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points
 from anonlib.faces.regions import FACE, Regions, labelled_face
 from anonlib.models.cache import model_bytes
@@ -62,10 +61,10 @@ class Observer:
         config, models = config.model_copy(update=how), {name: model_bytes(name) for name in LOOKED_WITH}
         engines = {name: load(models, name, config) for name in LOOKED_WITH}
         self.detector = open_detector(config.detector.searching, where=Placement(device_of(config), precision(config)))
-        self.mesh, self.eyes = FaceMesh(engines["facemesh"], engines["iris"]), EyeReader(engines["iris"])
+        self.mesh, self.iris = FaceMesh(engines["facemesh"], engines["iris"]), engines["iris"]
         self.recognizers = [Recognizer(name, engines[name]) for name in RECOGNIZERS]
         self.judges = {name: engines[name] for name in JUDGES}
-        self.reader = AttributeReader(engines["age-gender"], engines["expression"])
+        self.attributes = engines["age-gender"], engines["expression"]
 
     def meshes(self, images: Sequence[Pixels], rows: Sequence[Row]) -> Meshes:
         """Meshes (n, 468, 3) of originals out of their FACES rows; fitted here where the job was a redaction."""
@@ -104,7 +103,7 @@ class Observer:
         seen = np.flatnonzero(fits).tolist()
         points = [five_points(mesh) for mesh in meshes]
         shown, where = [images[row] for row in seen], [points[row] for row in seen]
-        age, female, expression = self.reader.read(shown, where)
+        age, female, expression = read_attributes(*self.attributes, shown, where)
         # The first number of either network is the probability that the face is real.
         real = [judge(model_input(name, shown, where))[0][:, 0] for name, judge in self.judges.items()]
         mean, target = shape_model().mean, np.array(ARCFACE_POINTS, np.float32)
@@ -131,7 +130,7 @@ class Observer:
             real=whole(np.stack(real, axis=1), len(JUDGES)),
             sharpness=whole([sharpness(images[row], meshes[row]) for row in seen]),
             crispness=whole([crispness(images[row], meshes[row]) for row in seen]),
-            eyes=whole(self.eyes.refine(shown, [meshes[row].copy() for row in seen]), EYES),
+            eyes=whole(gaze.refine(self.iris, shown, [meshes[row].copy() for row in seen]), EYES),
             crops=crops,
             frames=frames,
         )

@@ -23,7 +23,7 @@ from anonlib.audit.findings import Figure, Measure
 from anonlib.audit.statistics import Numbers, Shares, figure_of_sums, rate
 from anonlib.faces import align, topology
 from anonlib.faces.gaze import gaze_error
-from anonlib.privacy.strata import stratum_of
+from anonlib.privacy.classes import stratum_of
 from anonlib.workspace.schemas import EXPRESSIONS
 
 SURE = 0.7

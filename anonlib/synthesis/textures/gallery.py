@@ -21,8 +21,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
+from anonlib.privacy.classes import Stratum, stratum_of
 from anonlib.privacy.clustering import normalized
-from anonlib.privacy.strata import Stratum, stratum_of
 from anonlib.synthesis.base import DecoderNotes, FaceTexture, Floats, IdentityDraw, Pixels, PublicFaces
 from anonlib.synthesis.light import to_log
 from anonlib.synthesis.textures.average import Texture

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from anonlib.errors import ModelUnusable
+from anonlib.privacy.classes import Stratum
 from anonlib.privacy.clustering import normalized
-from anonlib.privacy.strata import Stratum
 from anonlib.synthesis import base
 from anonlib.synthesis.base import FaceTexture, Floats, IdentityDraw, PublicFaces
 from anonlib.synthesis.canonical import SIZE
