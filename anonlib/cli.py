@@ -251,7 +251,7 @@ def audit(
     seed: Annotated[int, typer.Option(min=0, help="Seeds the split of the trained attackers, and the examples.")] = 0,
 ) -> None:
     """Attack the release, measure its use, judge it by the job's policy, and sign the report into it."""
-    from anonlib.audit.attacks.suite import ON_RECORDS
+    from anonlib.audit.attacks.records import ON_RECORDS
     from anonlib.audit.run import attack_records
     from anonlib.audit.run import audit as run_audit
     from anonlib.execution.telemetry import open_progress
@@ -273,7 +273,7 @@ def audit(
         passed = all(line.passed for line in lines)
     else:
         terminal.print_audited(report, config.output.uri)
-        passed = report.gate.passed
+        passed = report.passed
     raise typer.Exit(0 if passed else EXIT_AUDIT_FAILED)
 
 
@@ -296,7 +296,7 @@ def review(
 
     config = given.known_config()
     with open_progress() as progress:
-        second = look_twice(Job(config), report=progress)[1] if second_look else ()
+        second = look_twice(Job(config), report=progress)[1] if second_look else None
     serve(config, typer.echo, sample=sample, second=second, port=port, who=who)
 
 
@@ -374,7 +374,7 @@ def verify(
         if against is not None:
             from anonlib.audit.against import compare_with_originals
 
-            terminal.print_compared(compare_with_originals(output, against, options))
+            terminal.print_compared(*compare_with_originals(output, against, options))
     raise typer.Exit(0 if found.audit_stands else EXIT_AUDIT_FAILED)
 
 

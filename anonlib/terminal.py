@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from anonlib.audit.against import Comparison
     from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
     from anonlib.doctor import CheckResult
     from anonlib.job import Job
@@ -205,22 +204,21 @@ def print_verified(found: Verified) -> None:
     print_rows(rows)
 
 
-def print_compared(found: Comparison) -> None:
-    """How many photos are as their originals outside their regions; raises VerificationError where one is not."""
+def print_compared(found: Mapping[str, int], first: str) -> None:
+    """How many photos are as their originals outside their regions; raises VerificationError where one is not, the
+    `first` by name."""
     from anonlib.errors import VerificationError
 
-    counts = f"{found.same:,} photos are the same outside their regions, {found.reencoded:,} were encoded anew"
-    print_rows([("originals", f"{counts}, {found.changed:,} changed")])
-    if found.changed:
-        raise VerificationError(
-            f"{found.first!r} is not as its original outside its regions ({found.changed:,} photos)"
-        )
+    counts = f"{found['same']:,} photos are the same outside their regions, {found['reencoded']:,} were encoded anew"
+    print_rows([("originals", f"{counts}, {found['changed']:,} changed")])
+    if first:
+        raise VerificationError(f"{first!r} is not as its original outside its regions ({found['changed']:,} photos)")
 
 
 def print_audited(report: AuditReport, output: str) -> None:
     """Whether an audit passed, and why not; all else is in the report in the release `output`."""
     files = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"
-    print_rows([*policy_rows(report.gate.lines), ("report", files)])
+    print_rows([*policy_rows(report.gate), ("report", files)])
 
 
 def print_disclosed(found: Iterable[Disclosure], lines: Sequence[GateLine]) -> None:

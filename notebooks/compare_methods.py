@@ -44,8 +44,8 @@ for path in paths:
 # %%
 for name, report in reports.items():
     print(f"{name}: {report.method}, {report.claim.text}")
-    print(f"  {report.photos:,} photos of {report.people:,} people; {'passed' if report.gate.passed else 'NOT passed'}")
-    for line in report.gate.lines:
+    print(f"  {report.photos:,} photos of {report.people:,} people; {'passed' if report.passed else 'NOT passed'}")
+    for line in report.gate:
         if not line.passed:
             print(f"  {line.why}")
 if len({(report.people, report.photos) for report in reports.values()}) > 1:
@@ -144,7 +144,7 @@ for name, report in reports.items():
     ]
     wanted = next((one for one in report.utility if one.name == measure), None)
     if wanted is not None and wanted.released.value is not None and excesses:
-        place = {"release": name, "excess": max(excesses), "use": wanted.released.value, "passed": report.gate.passed}
+        place = {"release": name, "excess": max(excesses), "use": wanted.released.value, "passed": report.passed}
         places.append(place | {"better": wanted.better})
 better = places[0]["better"] if places else "higher"
 alt.Chart(pa.Table.from_pylist(places), width=320, height=260).mark_point(filled=True, size=120).encode(

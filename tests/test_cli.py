@@ -175,9 +175,9 @@ def test_each_attack_on_what_the_release_says_is_a_line_beside_what_is_allowed()
 
 
 def test_failed_lines_are_named_with_their_reason() -> None:
-    assert policy_rows(report().gate.lines)[0][1].startswith("passed, all ")
+    assert policy_rows(report().gate)[0][1].startswith("passed, all ")
     failing = report(passed=False)
-    rows = policy_rows(failing.gate.lines)
-    failed = [line for line in failing.gate.lines if not line.passed]
-    assert rows[0][1] == f"FAILED, {len(failed)} of {len(failing.gate.lines)} lines"
+    rows = policy_rows(failing.gate)
+    failed = [line for line in failing.gate if not line.passed]
+    assert rows[0][1] == f"FAILED, {len(failed)} of {len(failing.gate)} lines"
     assert [value for _, value in rows[1:]] == [f"{line.name}: {line.why}" for line in failed]

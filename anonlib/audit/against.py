@@ -6,37 +6,30 @@ paint past a box, so a box's own size around it is not looked at. Photos that we
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from anonlib.audit.leaks.images import Limits, changed_in_exact, may_change
+from anonlib.audit.leaks.images import changed_in_exact, may_change
+from anonlib.config import LimitsConfig
 from anonlib.datasets import Dataset, Sample, open_dataset
 from anonlib.errors import NotFound, VerificationError
 from anonlib.storage import StorageOptions, join_uri, open_storage
 from anonlib.verification.parsing import MANIFEST_OF, RunNote, parsed, rows_of
 from anonlib.workspace.schemas import DATA, EXACT, RUN_NOTE, manifest_path
 
-_LIMITS: Limits = {"max_mpx": 400.0, "seconds": 120.0}
+_LIMITS = LimitsConfig(image_mpx=400.0, image_seconds=120.0)
 _SINCE = 3
 """The schema version from which a manifest says of each photo whether it kept its own data."""
 
 
-@dataclass
-class Comparison:
-    """Photos of a release beside their originals: `same` outside their regions, `changed` there, `reencoded`."""
+def compare_with_originals(release: str, originals: str, options: StorageOptions) -> tuple[Counter[str], str]:
+    """Compare every released photo with its original, file by file.
 
-    same: int = 0
-    reencoded: int = 0
-    changed: int = 0
-    first: str = ""
-
-
-def compare_with_originals(release: str, originals: str, options: StorageOptions) -> Comparison:
-    """Compare every released photo with its original, file by file; raises VerificationError where they do not belong
-    together, and DatasetError and StorageError.
+    Returns how many are the `same` outside their regions, `changed` there, or `reencoded`, and the key of the first
+    that changed. Raises VerificationError where the two do not belong together, DatasetError and StorageError.
     """
     storage = open_storage(release, options)
     note = parsed(RunNote, storage.read(RUN_NOTE), RUN_NOTE)
@@ -49,7 +42,7 @@ def compare_with_originals(release: str, originals: str, options: StorageOptions
         raise VerificationError("the release has new keys, so only its audit can say which original a photo is of")
     before = open_dataset(originals, options=options)
     after = _samples(open_dataset(join_uri(release, DATA.rstrip("/")), format=before.format, options=options))
-    found = Comparison()
+    found, first = Counter[str](), ""
     for shard in before.shards():
         try:
             data = storage.read(manifest_path(shard.shard_id))
@@ -67,13 +60,13 @@ def compare_with_originals(release: str, originals: str, options: StorageOptions
             if released is None or released.key != original.key:
                 raise VerificationError(f"the release does not have {original.key!r} where the originals have it")
             if row["outside"] != EXACT:
-                found.reencoded += 1
+                found["reencoded"] += 1
             elif _is_same(original.image or b"", released.image or b"", row):
-                found.same += 1
+                found["same"] += 1
             else:
-                found.changed += 1
-                found.first = found.first or original.key
-    return found
+                found["changed"] += 1
+                first = first or original.key
+    return found, first
 
 
 def _samples(dataset: Dataset) -> Iterator[Sample]:

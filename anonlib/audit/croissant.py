@@ -60,7 +60,7 @@ def describe(report: AuditReport, config: JobConfig, release: Storage, format: s
         "description": (
             f"{counts.images - counts.quarantined:,} photographs with their faces replaced by {report.method} (anonlib "
             f"{report.software.get('anonlib', '')}). Claim: {report.claim.text.rstrip('.')}. The policy of the audit "
-            f"{'holds' if report.gate.passed else 'does NOT hold'}; see report.html."
+            f"{'holds' if report.passed else 'does NOT hold'}; see report.html."
         ),
         **responsible_ai(report, config),
         "distribution": distribution,
@@ -77,11 +77,10 @@ def responsible_ai(report: AuditReport, config: JobConfig) -> Node:
     reasons = summary.listed(f"{reason}: {images:,}" for reason, images in counts.quarantine_reasons.items())
     left_out = f"{counts.quarantined:,} of {summary.counted(counts.images, 'image')} are left out"
     biases = []
-    for what, unit, groups in summary.grouped(report):
-        for kind in dict.fromkeys(group.by for group in groups):
-            measured = [group for group in groups if group.by == kind and group.figure.value is not None]
-            ordered = sorted(measured, key=lambda group: group.figure.value or 0.0)
-            texts = [f"{group.name} {summary.figure_text(group.figure, unit)}" for group in ordered]
+    for what, groups in summary.grouped(report):
+        for kind, figures in groups.items():
+            ordered = sorted(figures.items(), key=lambda pair: pair[1].value or 0.0)
+            texts = [f"{name} {summary.figure_text(figure)}" for name, figure in ordered if figure.value is not None]
             biases += [f"{what} by {kind}: from {texts[0]} to {texts[-1]}."] if len(texts) > 1 else []
     return {
         "rai:dataCollectionMissingData": f"{left_out}{f' ({reasons})' if reasons else ''}.",
@@ -96,7 +95,7 @@ def responsible_ai(report: AuditReport, config: JobConfig) -> Node:
         ],
         "rai:dataBiases": biases or ["How groups differ was not measured."],
         "rai:dataLimitations": [
-            *(f"The policy does not hold: {line.name}, {line.why}." for line in report.gate.failed),
+            *(f"The policy does not hold: {line.name}, {line.why}." for line in report.failed),
             *summary.missed_faces(report),
         ],
         "rai:personalSensitiveInformation": [

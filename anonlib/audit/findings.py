@@ -27,21 +27,12 @@ class Figure(Finding):
     chance: float | None = None
 
 
-class Group(Finding):
-    """The same attack or measure on a part of the photos: `by` is gender, age, pose or size."""
-
-    by: Literal["gender", "age", "pose", "size"]
-    name: str
-    figure: Figure
-
-
 class Attack(Finding):
-    """One attack by one recognizer, or by an attacker trained here, which counts its `target`: rank-1, TAR, AUC, ...
+    """One attack by one recognizer, or by an attacker trained here, which counts its `target`: rank-1, TAR or AUC.
 
-    `held_out`: the method never used this recognizer. `baselines`: the same attack on clear photos, on photos blurred,
-    pixelated and hidden under a flat ellipse (solid), and on photos with new faces that many people share (one-face,
-    one-face-all). Paired by photo, `identity`: the release minus one-face, of faces that were replaced, which is what
-    the method's own faces tell; `context`: one-face minus solid, which is what any natural face leaves.
+    `held_out`: the method never used this recognizer. `baselines`: the same attack on other versions of the photos, by
+    name. Paired by photo, `identity`: the release minus one-face, of faces that were replaced; `context`: one-face
+    minus solid. `groups`: by gender, age, pose and size, the figures of the released photos by name.
     """
 
     name: str
@@ -52,7 +43,7 @@ class Attack(Finding):
     baselines: dict[str, Figure]
     identity: Figure | None = None
     context: Figure | None = None
-    groups: tuple[Group, ...] = ()
+    groups: dict[str, dict[str, Figure]] = Field(default_factory=dict)
     worst_class: Figure | None = None
     worst_person: Figure | None = None
     note: str = ""
@@ -77,28 +68,6 @@ class Disclosure(Finding):
     note: str = ""
 
 
-class Threshold(Finding):
-    """The cosine at which `recognizer` accepts a share `far` of clear pairs of `people` who are not reported on."""
-
-    recognizer: str
-    cosine: float
-    far: float
-    pairs: int
-    people: int
-    measured_here: bool
-
-
-class Histogram(Finding):
-    """Shares of cosines between `edges` (n + 1): clear pairs of one person, of two, and released against clear."""
-
-    recognizer: str
-    edges: tuple[float, ...]
-    genuine: tuple[float, ...]
-    impostor: tuple[float, ...]
-    released: tuple[float, ...]
-    threshold: float
-
-
 class LeakCheck(Finding):
     """One thing that must not be in a release: `found` of `checked` things have it; `where` names a few by path."""
 
@@ -117,7 +86,6 @@ class Measure(Finding):
     baselines: dict[str, Figure] = Field(default_factory=dict)
     unit: str = "share"
     better: Literal["higher", "lower"] = "higher"
-    groups: tuple[Group, ...] = ()
     note: str = ""
 
 
@@ -150,7 +118,7 @@ class ReleaseCounts(Finding):
 
 
 class ClaimSection(Finding):
-    """What the certificate proves, in its own words, and the sizes behind it."""
+    """What the certificate proves, in its own words, and the sizes behind it: people -> how many classes have them."""
 
     kind: str
     text: str
@@ -175,18 +143,6 @@ class GateLine(Finding):
     why: str
 
 
-class Gate(Finding):
-    """The policy, line by line; `passed` if every line is."""
-
-    passed: bool
-    lines: tuple[GateLine, ...]
-
-    @property
-    def failed(self) -> list[GateLine]:
-        """The lines that do not hold."""
-        return [line for line in self.lines if not line.passed]
-
-
 class ModelUse(Finding):
     """A model or file that made the release or judged it; `commercial` None where only its own terms can say."""
 
@@ -199,10 +155,14 @@ class ModelUse(Finding):
 
 
 class AuditReport(Finding):
-    """The whole of report.json; `labelled`: the dataset said who is in the photos attacked, and not a clustering;
-    `quick`: fewer photos were looked at, and nothing was trained."""
+    """The whole of report.json.
 
-    version: int = 2
+    `labelled`: the dataset said who is in the photos attacked, and not a clustering. `quick`: fewer photos were looked
+    at, and nothing was trained. `passed`: every line of `gate` holds. `thresholds`: the cosines from which recognizers
+    accept a pair at a false accept rate of 1e-3.
+    """
+
+    version: int = 3
     release: str
     method: str
     settings: dict[str, str | int | float | bool | None]
@@ -213,13 +173,18 @@ class AuditReport(Finding):
     labelled: bool
     quick: bool = False
     counts: ReleaseCounts
-    gate: Gate
-    thresholds: tuple[Threshold, ...]
+    passed: bool
+    gate: tuple[GateLine, ...]
+    thresholds: dict[str, float]
     attacks: tuple[Attack, ...]
     disclosures: tuple[Disclosure, ...] = ()
-    histograms: tuple[Histogram, ...]
     leaks: tuple[LeakCheck, ...]
     utility: tuple[Measure, ...]
     missed: Missed
     models: tuple[ModelUse, ...]
     software: dict[str, str]
+
+    @property
+    def failed(self) -> list[GateLine]:
+        """The lines of the policy that do not hold."""
+        return [line for line in self.gate if not line.passed]

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from anonlib.audit.attacks.suite import ON_RECORDS, RECORDS_ALONE
+from anonlib.audit.attacks.records import ON_RECORDS, RECORDS_ALONE
 from anonlib.audit.evidence.evidence import HIDDEN, ONE_FACE, ONE_FACE_ALL
-from anonlib.audit.findings import About, Attack, Disclosure, Figure, Gate, GateLine, LeakCheck, Measure, Missed
+from anonlib.audit.findings import About, Attack, Disclosure, Figure, GateLine, LeakCheck, Measure, Missed
 from anonlib.config import PolicyConfig
 
 TARGETS = ("rank-1", "TAR")
@@ -38,7 +38,7 @@ def judge(
     *,
     compared: bool = True,
     synthesis: bool = True,
-) -> Gate:
+) -> Iterator[GateLine]:
     """All lines of `policy`; `untrue` is the sentence with which the certificate was refused, None if it holds.
 
     `compared`: whether any attack could compare two photos of a person. `synthesis`: whether the method puts a face
@@ -48,21 +48,18 @@ def judge(
     as `guess` holds against what is true, and the policy may allow less.
     """
     certificate = untrue or "every file is as signed, and the claim's conditions hold"
-    lines = [
-        GateLine(
-            about="certificate", name="certificate", limit=None, bound=None, passed=untrue is None, why=certificate
-        ),
-        *(
-            [*_attack_lines(policy, attacks, disclosures), *(_context_lines(policy, attacks) if synthesis else ())]
-            if compared
-            else [_at_most("identity", "attacks that compare photos", policy.excess, None, ONE_PHOTO_EACH)]
-        ),
-        *disclosure_lines(policy, disclosures, tuple(ON_RECORDS) if compared else RECORDS_ALONE),
-        *map(_leak_line, leaks),
-        *_missed_lines(policy, missed),
-        *_utility_lines(policy, {measure.name: measure for measure in utility}),
-    ]
-    return Gate(passed=all(line.passed for line in lines), lines=tuple(lines))
+    yield GateLine(
+        about="certificate", name="certificate", limit=None, bound=None, passed=untrue is None, why=certificate
+    )
+    if compared:
+        yield from _attack_lines(policy, attacks, disclosures)
+        yield from _context_lines(policy, attacks) if synthesis else ()
+    else:
+        yield _at_most("identity", "attacks that compare photos", policy.excess, None, ONE_PHOTO_EACH)
+    yield from disclosure_lines(policy, disclosures, tuple(ON_RECORDS) if compared else RECORDS_ALONE)
+    yield from map(_leak_line, leaks)
+    yield from _missed_lines(policy, missed)
+    yield from _utility_lines(policy, {measure.name: measure for measure in utility})
 
 
 def _at_most(about: About, name: str, limit: float, bound: float | None, why: str) -> GateLine:

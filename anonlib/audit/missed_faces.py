@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -53,21 +52,14 @@ _COVERED = 0.3
 """Share of a candidate's box inside what the job painted, from which it is nothing new."""
 
 
-@dataclass(frozen=True)
-class MissedFace:
-    """A face that the job had not found, in a photo of the release, or in a `frame` of a clip: its `box` (4,) px and
-    the detector's `score`."""
-
-    shard: str
-    key: str
-    box: tuple[float, float, float, float]
-    score: float
-    frame: int | None = None
+Pixels = NDArray[np.uint8]
+Found = dict[tuple[str, str], list[list[float]]]
+"""Images with a face that the job had not found, by shard and key: the boxes (4,) px in a photo, none of a clip."""
 
 
 def look_twice(
     job: Job, *, sampled: int = 0, wrong: int = 0, seed: int = 0, report: Report = lambda stage, outcome, units: None
-) -> tuple[Missed, list[MissedFace]]:
+) -> tuple[Missed, Found]:
     """Look at every image of a finished release; raises JobError if one is missing or cannot be read.
 
     The finding says too what a person judged: `wrong` of `sampled` images.
@@ -81,20 +73,20 @@ def look_twice(
     second = open_detector(searching.model_copy(update=other), where=where)
     released = JobImages(config, job.dataset.format)
     images: list[float] = []
-    missed: list[MissedFace] = []
+    missed: Found = {}
     for shard in job.shards:
         began, before = time.monotonic(), len(images)
         for chunk in in_chunks(_images(job, released, shard, side), config.limits.chunk):
-            found = detect_as_shown(detector, [_enlarged(image.picture, image.scale) for image in chunk])
-            seconds = detect_as_shown(second, [image.picture for image in chunk])
-            for image, large, own in zip(chunk, found, seconds, strict=True):
-                faces = replace(large, boxes=large.boxes / np.float32(image.scale)).with_new(own, SAME_FACE)
-                boxes = faces.boxes
+            found = detect_as_shown(detector, [_enlarged(picture, scale) for _, picture, _, scale, *_ in chunk])
+            seconds = detect_as_shown(second, [picture for _, picture, *_ in chunk])
+            for (_, _, key, scale, painted, still), large, own in zip(chunk, found, seconds, strict=True):
+                boxes = replace(large, boxes=large.boxes / np.float32(scale)).with_new(own, SAME_FACE).boxes
                 new = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
-                new &= covered(boxes, image.boxes) < _COVERED
+                new &= covered(boxes, painted) < _COVERED
                 images.append(float(new.any()))
-                for (x0, y0, x1, y1), score in zip(boxes[new].tolist(), faces.scores[new].tolist(), strict=True):
-                    missed.append(MissedFace(shard.shard_id, image.key, (x0, y0, x1, y1), score, image.frame))
+                if new.any():
+                    shown = missed.setdefault((shard.shard_id, key), [])
+                    shown += boxes[new].tolist() if still else []
         outcome = UnitResult(shard.shard_id, images=len(images) - before, seconds=time.monotonic() - began)
         report("second look", outcome, len(job.shards))
     finding = Missed(
@@ -118,18 +110,8 @@ def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray
     return np.asarray((common / area[:, None]).max(axis=1, initial=0), np.float64)
 
 
-class _Image(NamedTuple):
-    """A released image, to be enlarged by `scale`; `boxes` (n, 4) px are the job's faces."""
-
-    key: str
-    picture: Picture
-    scale: float
-    boxes: NDArray[np.float32]
-    frame: int | None = None
-
-    @property
-    def rgb(self) -> NDArray[np.uint8]:
-        return self.picture.rgb
+_Image = tuple[Pixels, Picture, str, float, NDArray[np.float32], bool]
+"""A released image: its px, itself, its key, how much it is enlarged, the job's faces (n, 4) px, whether a still."""
 
 
 def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[_Image]:
@@ -146,7 +128,7 @@ def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[
         except ImageProblem as problem:
             raise JobError(f"an image of shard {shard.shard_id} in the release cannot be read: {problem}") from None
         boxes = np.array([face["box"] for face in row["faces"]], np.float32).reshape(-1, 4)
-        yield _Image(row["key"], image, _scale(image.size, side), boxes)
+        yield image.rgb, image, row["key"], _scale(image.size, side), boxes, True
 
 
 def _scale(size: tuple[int, int], side: int) -> float:
@@ -163,7 +145,7 @@ def _frames(row: Row, data: bytes, side: int, limits: LimitsConfig) -> Iterator[
         if frame.index in drawn:
             picture = frame.picture
             boxes = np.array([box for _, box in faces_at(row, frame.index)], np.float32).reshape(-1, 4)
-            yield _Image(row["key"], picture, _scale(picture.size, side), boxes, frame.index)
+            yield picture.rgb, picture, row["key"], _scale(picture.size, side), boxes, False
 
 
 def faces_at(row: Row, frame: int) -> list[tuple[Row, NDArray[np.float32]]]:
@@ -176,7 +158,7 @@ def _enlarged(picture: Picture, scale: float) -> Picture:
     if scale <= 1:
         return picture
 
-    def larger(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def larger(pixels: Pixels) -> Pixels:
         return np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
 
     rgb, alpha = larger(picture.rgb), None if picture.alpha is None else larger(picture.alpha)

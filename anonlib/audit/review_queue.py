@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anonlib.audit.missed_faces import MissedFace
+from anonlib.audit.missed_faces import Found
 from anonlib.audit.statistics import upper_bound
 from anonlib.codes import Reason
 from anonlib.errors import JobError
@@ -122,15 +122,11 @@ def draw_sample(images: Iterable[tuple[str, int, str]], n: int, keyring: Keyring
     return [(shard, row) for shard, row, _ in drawn]
 
 
-def places_of(job: Job, faces: Sequence[MissedFace]) -> dict[Place, list[list[float]]]:
-    """The images of overlooked faces, in their order, with the boxes found in each still."""
-    shards = {face.shard for face in faces}
+def places_of(job: Job, found: Found) -> dict[Place, list[list[float]]]:
+    """Where the images of overlooked faces are, in their order, with the boxes found in each still."""
+    shards = {shard for shard, _ in found}
     rows = {(shard, image.row["key"]): image.position for shard in shards for image in images_of(job, shard, NAMED)}
-    found: dict[Place, list[list[float]]] = {}
-    for face in faces:
-        boxes = found.setdefault((face.shard, rows[face.shard, face.key]), [])
-        boxes += [list(face.box)] if face.frame is None else []
-    return found
+    return {(shard, rows[shard, key]): boxes for (shard, key), boxes in found.items()}
 
 
 def judge(verdicts: Sequence[str | None]) -> Judged:

@@ -18,10 +18,9 @@ from typing import Literal
 import numpy as np
 
 from anonlib import __version__
+from anonlib.audit.attacks import records
 from anonlib.audit.attacks.base import Material
-from anonlib.audit.attacks.linkage import linkage_of_releases
-from anonlib.audit.attacks.suite import ON_RECORDS, RECORDS_ALONE, WITH_PICTURES, attack_pictures
-from anonlib.audit.attacks.suite import attack_records as run_on_records
+from anonlib.audit.attacks.pictures import attack_pictures, linkage_of_releases
 from anonlib.audit.croissant import CARD, CROISSANT, dataset_card, describe
 from anonlib.audit.evidence.gather import QUICK, Report, gather, looks_store
 from anonlib.audit.evidence.observe import LOOKED_WITH
@@ -35,8 +34,7 @@ from anonlib.audit.review_queue import judged_so_far, open_log, waiting
 from anonlib.audit.sheet import draw_examples
 from anonlib.audit.trained.data import NETWORK
 from anonlib.audit.trained.suite import trained_attacks
-from anonlib.audit.utility.downstream import expression_labels, expression_task
-from anonlib.audit.utility.kept import measures
+from anonlib.audit.utility import expression_task, measures
 from anonlib.codes import meaning_of
 from anonlib.config import JobConfig, RayConfig
 from anonlib.errors import JobError, NotFound, VerificationError
@@ -99,15 +97,13 @@ def _measured(
     seed: int,
     progress: Report,
 ) -> AuditReport:
-    config, release, used = job.config, job.stores.release, _recognizers(job.config)
-    most = QUICK if quick else None
-    evidence = gather(config, most=most, report=progress)
+    config, used = job.config, _recognizers(job.config)
+    most, compared = QUICK if quick else None, _compared(published)
+    evidence = gather(job, most=most, report=progress)
     evidence = by_truth(evidence, published) if truth_field else evidence
     material = Material(evidence, published, used, seed)
-    compared = _compared(published)
-    attacks, disclosures = [], run_on_records(material, ON_RECORDS if compared else RECORDS_ALONE)
-    if compared:
-        attacks = attack_pictures(material)
+    disclosures = records.attack_records(material, records.ON_RECORDS if compared else records.RECORDS_ALONE)
+    attacks = attack_pictures(material) if compared else []
     if compared and not quick:
         judges, device = looks_store(job), device_of(config)
         attacks += trained_attacks(
@@ -118,8 +114,10 @@ def _measured(
             raise JobError(
                 "two releases can be linked only where both name who is in a photo; give both a subject_field"
             )
-        other = gather(link_with, most=most, report=progress)
-        attacks += linkage_of_releases(evidence, other, used=used | _recognizers(link_with), seed=seed)
+        other = _opened(link_with)
+        _certificate(other)
+        second = gather(other, most=most, report=progress)
+        attacks += linkage_of_releases(evidence, second, used=used | _recognizers(link_with), seed=seed)
     judged = judged_so_far(job)
     with ThreadPoolExecutor(1) as pool:
         # Both read every released image, and neither waits for the other.
@@ -128,41 +126,34 @@ def _measured(
         leaks = scanned.result()
     utility = measures(evidence, seed=seed)
     if not quick:
-        crops, labels = {kind: look.crops for kind, look in evidence.looks.items()}, evidence.clear.expression
-        utility.append(expression_task(crops, expression_labels(labels), evidence.subjects, seed=seed))
-    attackers = material.attackers if compared else []
+        utility.append(expression_task(evidence, seed=seed))
+    untrue, synthesis = _untrue(job), METHODS[config.method.name].synthesis
+    gate = tuple(
+        judge(
+            config.policy, untrue, attacks, leaks, missed, utility, disclosures, compared=compared, synthesis=synthesis
+        )
+    )
+    detectors = {SECOND_DETECTOR, *config.detector.searching.names} & MODELS.keys()
     return AuditReport(
         release=certificate.release,
         method=config.method.name,
         settings=settings_of(certificate),
-        certificate_sha256=sha256(release.read(CERTIFICATE)),
-        claim=claim_of(release, certificate),
+        certificate_sha256=sha256(job.stores.release.read(CERTIFICATE)),
+        claim=claim_of(job.stores.release, certificate),
         people=len(set(evidence.subjects.tolist())),
         photos=len(evidence.subjects),
         labelled=evidence.labelled,
         quick=quick,
         counts=counts_of(job.stores),
-        gate=judge(
-            config.policy,
-            _untrue(job),
-            attacks,
-            leaks,
-            missed,
-            utility,
-            disclosures,
-            compared=compared,
-            synthesis=METHODS[config.method.name].synthesis,
-        ),
-        thresholds=tuple(attacker.threshold for attacker in attackers),
+        passed=all(line.passed for line in gate),
+        gate=gate,
+        thresholds={attacker.recognizer: attacker.threshold for attacker in material.attackers} if compared else {},
         attacks=tuple(attacks),
         disclosures=tuple(disclosures),
-        histograms=tuple(attacker.histogram() for attacker in attackers),
         leaks=tuple(leaks),
         utility=tuple(utility),
         missed=missed,
-        models=models_of(
-            certificate, {*LOOKED_WITH, NETWORK, *({SECOND_DETECTOR, *config.detector.searching.names} & MODELS.keys())}
-        ),
+        models=models_of(certificate, {*LOOKED_WITH, NETWORK, *detectors}),
         software=software(),
     )
 
@@ -180,7 +171,7 @@ def _publish(job: Job, report: AuditReport, seed: int) -> None:
         CROISSANT: json_bytes(croissant),
         CARD: dataset_card(report, croissant, job.dataset.format).encode(),
     }
-    failed = [line.name for line in report.gate.failed]
+    failed = [line.name for line in report.failed]
     publish_audit(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
 
 
@@ -199,9 +190,9 @@ def attack_records(
     job = _opened(config)
     _certificate(job)
     published = read_published(job, truth_field=truth_field)
-    evidence = gather(config, report=progress) if WITH_PICTURES & set(only) else None
+    evidence = gather(job, report=progress) if records.WITH_PICTURES & set(only) else None
     evidence = by_truth(evidence, published) if evidence and truth_field else evidence
-    found = run_on_records(Material(evidence, published, _recognizers(config), seed), only)
+    found = records.attack_records(Material(evidence, published, _recognizers(config), seed), only)
     return found, list(disclosure_lines(config.policy, found, only))
 
 
@@ -224,7 +215,7 @@ def _certificate(job: Job) -> Certificate:
     try:
         return Certificate.from_bytes(job.stores.release.read(CERTIFICATE))
     except NotFound:
-        raise JobError("the release has no certificate; finish the job first (`anonlib run`)") from None
+        raise JobError(f"{job.config.output.uri} has no certificate; finish the job first (`anonlib run`)") from None
 
 
 def _untrue(job: Job) -> str | None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from anonlib.workspace.layout import PURGED, JobStores, open_stores, release_sto
 from anonlib.workspace.release import Naming
 from anonlib.workspace.schemas import CLIP, ELLIPSES, QUARANTINED, RELEASED
 from anonlib.workspace.secrets import open_keyring, release_name
+from anonlib.workspace.tables import Row
 
 SHEET = "sheet.jpg"
 ZOOM = 2.4
@@ -45,20 +45,14 @@ SheetCell = tuple[Pixels | None, Pixels | None, str, str, bool]
 """Square views before and after, None where there is nothing to show; the two lines under them; whether to alarm."""
 
 
-@dataclass(frozen=True)
-class DrawnFace:
-    """One face: its image's row and its own in the manifest, and its `figures` in the workspace (RENDERED)."""
+DrawnFace = tuple[str, Row, Row, Row]
+"""A face: its shard, its image's row and its own in the manifest, and its figures in the workspace (RENDERED)."""
 
-    shard: str
-    row: dict[str, Any]
-    face: dict[str, Any]
-    figures: dict[str, Any]
 
-    @property
-    def label(self) -> str:
-        """The method, its k, and the fallback where that is another method."""
-        method, k, fallback = (self.face[name] for name in ("method", "k", "fallback"))
-        return ", ".join(filter(None, (method, f"k = {k}" if k else "", fallback if fallback != method else "")))
+def label_of(face: Row) -> str:
+    """The method, its k, and the fallback where that is another method, of a face's row in the manifest."""
+    method, k, fallback = (face[name] for name in ("method", "k", "fallback"))
+    return ", ".join(filter(None, (method, f"k = {k}" if k else "", fallback if fallback != method else "")))
 
 
 def make_sheet(job: JobConfig, *, faces: int = 40, seed: int = 0) -> str:
@@ -81,9 +75,9 @@ def draw_examples(job: JobConfig, format: str, *, faces: int = 12, seed: int = 0
 
     No original is opened. `format` is the dataset's. Raises JobError if nothing is rendered.
     """
-    drawn = [face for face in draw(open_stores(job), faces, seed)[0] if face.row["status"] == RELEASED]
-    images = JobImages(job, format).released([face.row for face in drawn])
-    views = [(_view(job, images.get(face.row["output_sha256"]), face), face.label) for face in drawn]
+    drawn = [(row, face) for _, row, face, _ in draw(open_stores(job), faces, seed)[0] if row["status"] == RELEASED]
+    images = JobImages(job, format).released([row for row, _ in drawn])
+    views = [(_view(job, images.get(row["output_sha256"]), row, face), label_of(face)) for row, face in drawn]
     return [(_jpeg(Image.fromarray(view), 88), label) for view, label in views if view is not None]
 
 
@@ -118,7 +112,7 @@ def draw(stores: JobStores, faces: int, seed: int) -> tuple[list[DrawnFace], int
         rendered = render_store(stores, run["run"]).faces(shard)
         for row in release.manifest(shard).to_pylist():
             pairs = zip(row["faces"], rendered.get(row["key"], ()), strict=True)
-            candidates += [DrawnFace(shard, row, face, figures) for face, figures in pairs]
+            candidates += [(shard, row, face, figures) for face, figures in pairs]
     if not candidates:
         raise JobError(f"the release {stores.release.uri} has no face to show yet")
     numbers = generator.choice(len(candidates), min(faces, len(candidates)), replace=False)
@@ -129,37 +123,36 @@ def cells_of(job: JobConfig, stores: JobStores, drawn: Sequence[DrawnFace]) -> I
     """The cells of the drawn faces, in their order; a shard is read once."""
     naming = Naming(open_keyring(job, stores), job.rekey)
     shards = {naming.shard(shard.shard_id): shard for shard in read_inventory(stores)}
-    images = JobImages(job, shards[drawn[0].shard].format)
-    for name, group in groupby(drawn, key=lambda face: face.shard):
+    images = JobImages(job, shards[drawn[0][0]].format)
+    for name, group in groupby(drawn, key=itemgetter(0)):
         faces = list(group)
         key = partial(naming.key, shards[name].shard_id)
-        originals = images.originals(shards[name], {face.row["key"] for face in faces}, key)
-        outputs = images.released([face.row for face in faces if face.row["status"] != QUARANTINED])
-        for drawn_face in faces:
-            row, face = drawn_face.row, drawn_face.face
-            before = _view(job, originals.get(row["key"]), drawn_face)
-            after = _view(job, outputs.get(row["output_sha256"]), drawn_face)
-            label, note, alarming = drawn_face.label, "", False
+        originals = images.originals(shards[name], {row["key"] for _, row, *_ in faces}, key)
+        outputs = images.released([row for _, row, *_ in faces if row["status"] != QUARANTINED])
+        for _, row, face, figures in faces:
+            before = _view(job, originals.get(row["key"]), row, face)
+            after = _view(job, outputs.get(row["output_sha256"]), row, face)
+            label, note, alarming = label_of(face), "", False
             if row["status"] == QUARANTINED:
                 label, note, alarming = QUARANTINED, meaning_of(row["reason"]), True
             elif after is None:
                 note, alarming = "its released image is not where it should be", True
             elif face["fallback"]:
-                note, alarming = str(drawn_face.figures["reason"]), face["fallback"] in ELLIPSES
-            elif similarity := drawn_face.figures["similarity"]:
+                note, alarming = str(figures["reason"]), face["fallback"] in ELLIPSES
+            elif similarity := figures["similarity"]:
                 ratio = max(entry["to_source"] / entry["threshold"] for entry in similarity)
                 note = f"similarity at {ratio:.0%} of the limit"
             yield before, after, label, note, alarming
 
 
-def _view(job: JobConfig, data: bytes | None, face: DrawnFace) -> Pixels | None:
+def _view(job: JobConfig, data: bytes | None, row: Row, face: Row) -> Pixels | None:
     """A square around the face in its image, or in the frame of its clip that its box is of; None without an image."""
-    limits, box, first = job.limits, face.face["box"], face.face["first"]
+    limits, box, first = job.limits, face["box"], face["first"]
     try:
-        if not data or (face.row["media"] == CLIP and first is None):
+        if not data or (row["media"] == CLIP and first is None):
             return None
-        if face.row["media"] == CLIP:
-            frame = first + int(np.abs(np.reshape(face.face["boxes"], (-1, 4)) - box).sum(axis=1).argmin())
+        if row["media"] == CLIP:
+            frame = first + int(np.abs(np.reshape(face["boxes"], (-1, 4)) - box).sum(axis=1).argmin())
             rgb = next(shown.rgb for shown in frames_in(data, limits) if shown.index == frame)
         else:
             rgb = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds).rgb

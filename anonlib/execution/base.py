@@ -82,12 +82,12 @@ def watching() -> Iterator[Stopwatch]:
 
 
 def in_chunks(items: Iterable[_T], most: int) -> Iterator[list[_T]]:
-    """Lists of at most `most` items, whose `rgb` (h, w, 3) have about 64 megapixels, so that memory is bounded."""
+    """Lists of at most `most` items, which begin with their px (h, w, 3), about 64 megapixels, to bound memory."""
     chunk: list[_T] = []
     pixels = 0
     for item in items:
         chunk.append(item)
-        pixels += item.rgb.shape[0] * item.rgb.shape[1]
+        pixels += item[0].shape[0] * item[0].shape[1]
         if len(chunk) >= most or pixels >= _CHUNK_PIXELS:
             yield chunk
             chunk, pixels = [], 0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from anonlib.errors import JobError
 
 if TYPE_CHECKING:
-    from anonlib.audit.missed_faces import MissedFace
+    from anonlib.audit.missed_faces import Found
     from anonlib.config import JobConfig
 
 HOST = "127.0.0.1"
@@ -24,7 +24,7 @@ def review(
     say: Callable[[str], None],
     *,
     sample: int = SAMPLE,
-    second: Sequence[MissedFace] = (),
+    second: Found | None = None,
     port: int = 0,
     who: str = "",
 ) -> None:

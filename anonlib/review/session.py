@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.audit.missed_faces import MissedFace, faces_at
+from anonlib.audit.missed_faces import Found, faces_at
 from anonlib.audit.review_queue import Image, Judged, Place, choose, images_of, judge, open_log, places_of, waiting
 from anonlib.codes import Reason, meaning_of
 from anonlib.config import JobConfig, LimitsConfig
@@ -56,15 +56,13 @@ class Session:
     carrying out the decisions goes, once it was started: the progress, then the result or the problem.
     """
 
-    def __init__(
-        self, config: JobConfig, *, sample: int = SAMPLE, second: Sequence[MissedFace] = (), who: str = ""
-    ) -> None:
+    def __init__(self, config: JobConfig, *, sample: int = SAMPLE, second: Found | None = None, who: str = "") -> None:
         self.job, self.who = Job(config), who
         self.log = open_log(self.job)
         self._lock = Lock()
         self.applying: dict[str, Any] | None = None
         self.decisions = self.log.latest()
-        suggested = places_of(self.job, second)
+        suggested = places_of(self.job, second or {})
         drawn, held, self.quarantined = choose(self.job, self.decisions, sample, MOST_QUARANTINED)
         images = self._read((*drawn, *held, *suggested))
         numbers = {place: number for number, place in enumerate(images)}

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import DatasetCard
 
-from anonlib.audit.croissant import CROISSANT, describe, responsible_ai
+from anonlib.audit.croissant import CROISSANT, dataset_card, describe, responsible_ai
 from anonlib.storage import open_storage
 from anonlib.workspace.schemas import RESTRICTED_COLUMNS
 from tests.support import findings, photos
@@ -83,10 +84,23 @@ def test_responsible_ai_fields_hold_the_figures(tmp_path: Path) -> None:
     assert fields["rai:dataCollectionMissingData"].startswith("12 of 4,054 images are left out")
     risks = [text.split(":")[0] for text in fields["rai:personalSensitiveInformation"]]
     assert risks == ["Singling out", "Linkability", "Inference"]
-    assert any("faces found again by gender: from male" in bias for bias in fields["rai:dataBiases"])
+    assert any("rank-1 (faceres) by gender: from male" in bias for bias in fields["rai:dataBiases"])
     protocol = set(fields["rai:dataPreprocessingProtocol"])
     assert {"Other fields kept: caption and stars.", "Keys were replaced by pseudonyms."} <= protocol
     assert fields["rai:machineAnnotationTools"] == ["centerface (detector; MIT)"]
     failing = responsible_ai(findings.report(passed=False, attacks=(), utility=()), config)
     assert "trained attack, rank-1 by faceres" in failing["rai:dataLimitations"][0]
     assert failing["rai:dataBiases"] == ["How groups differ was not measured."]
+
+
+@pytest.mark.parametrize(("images", "size"), [(12, "n<1K"), (4_054, "1K<n<10K"), (3_000_000_000, "n>1B")])
+def test_the_hub_reads_the_card(images: int, size: str, tmp_path: Path) -> None:
+    report = findings.report()
+    counts = report.counts.model_copy(update={"images": images, "quarantined": 0})
+    report = report.model_copy(update={"counts": counts, "release": "faces: of 2026\n---\n"})
+    described = {"description": "Photographs.", **responsible_ai(report, job(tmp_path / "input", tmp_path))}
+    card = DatasetCard(dataset_card(report, described, "webdataset"))
+    assert card.data.size_categories == [size] and card.data.pretty_name == report.release
+    assert card.data.to_dict()["configs"] == [{"config_name": "default", "data_files": "data/**/*.tar*"}]
+    assert "Singling out" in card.text and "Other fields kept: caption." in card.text and "12 of" not in card.text
+    assert card.text.count("\n## ") == 7

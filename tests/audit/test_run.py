@@ -12,12 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from anonlib.audit import run
-from anonlib.audit.attacks.suite import ON_RECORDS
+from anonlib.audit.attacks.records import ON_RECORDS
+from anonlib.audit.evidence.evidence import Evidence
 from anonlib.audit.findings import AuditReport
 from anonlib.audit.gate import NAMING
 from anonlib.audit.leaks.scan import CHECKS
 from anonlib.audit.trained import suite
-from anonlib.audit.utility.downstream import NAME as TASK
+from anonlib.audit.utility import TASK
 from anonlib.cli import app
 from anonlib.storage import open_storage
 from anonlib.verification.certificate import Certificate, public_key
@@ -26,7 +27,7 @@ from anonlib.workspace.layout import JobStores
 from anonlib.workspace.schemas import AUDIT_FILES, CERTIFICATE, STATEMENT
 from tests.support import photos
 from tests.support.forgery import MANIFEST, Forger
-from tests.support.runs import SECRET, Run, planned_copy, run_job
+from tests.support.runs import SECRET, Run, finished_copy, run_job
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,11 +41,10 @@ def _quick() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def audited(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def audited(looked_at: tuple[Run, Evidence], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with an audited copy of the finished run and its job file, and what the command said."""
     root = tmp_path_factory.mktemp("audited")
-    (root / "job.yaml").write_text(planned_copy(finished, root).to_yaml())
-    shutil.copytree(finished.output, root / "release")
+    (root / "job.yaml").write_text(finished_copy(looked_at[0], root).to_yaml())
     return root, audit(root)
 
 
@@ -64,8 +64,8 @@ def test_a_release_that_fails_its_policy_names_the_lines_and_is_signed_with_its_
 ) -> None:
     root, said = audited
     report, release = report_of(root), root / "release"
-    failed = [line.name for line in report.gate.lines if not line.passed]
-    assert failed and not report.gate.passed and all(name in said for name in failed)
+    failed = [line.name for line in report.failed]
+    assert failed and not report.passed and all(name in said for name in failed)
     assert json.loads((release / STATEMENT).read_text())["failed"] == failed
     verified = verify(open_storage(str(release)), public_key(SECRET.encode()))
     assert verified.audit is not None and set(verified.audit.files) == set(AUDIT_FILES) - {STATEMENT}
@@ -94,21 +94,11 @@ def test_everything_was_tried_and_said(audited: tuple[Path, str]) -> None:
     assert report.settings == {"name": "k-diff", "k": 2, "texture": "average", "region": "skin"}
 
 
-def test_a_quick_audit_trains_nothing_and_cannot_pass(finished: Run, tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(planned_copy(finished, tmp_path).to_yaml())
-    shutil.copytree(finished.output, tmp_path / "release")
-    said, report = audit(tmp_path, "--quick"), report_of(tmp_path)
-    made = {attack.name for attack in report.attacks}
-    assert report.quick and "naive" in made and not any("trained" in name or "inversion" in name for name in made)
-    assert TASK not in {measure.name for measure in report.utility}
-    assert "trained attack" in {line.name for line in report.gate.lines if not line.passed} and "trained attack" in said
-    assert "This was a quick audit" in (tmp_path / "release" / "report.html").read_text()
-
-
 @pytest.mark.parametrize("faces", [True, False])
 def test_a_redaction_without_labels_is_audited_but_for_what_compares_photos(
-    faces: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    faces: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run, "write_pdf", lambda page: b"not set")
     pixels = {"face": photos.astronaut(), "place": photos.nobody()} if faces else {"place": photos.nobody()}
     members = [member for key, image in pixels.items() for member in photos.members(key, image, {})]
     photos.tar(tmp_path / "input" / "00000.tar", members)
@@ -116,7 +106,7 @@ def test_a_redaction_without_labels_is_audited_but_for_what_compares_photos(
     (tmp_path / "job.yaml").write_text(redacted.config.to_yaml())
     said, report = audit(tmp_path), report_of(tmp_path)
     assert "input.subject_field" in caplog.text  # before anything is looked at
-    failed = {line.name: line.why for line in report.gate.lines if not line.passed}
+    failed = {line.name: line.why for line in report.failed}
     assert failed.keys() == {"attacks that compare photos", "missed faces, second look"}  # of so few images
     assert "input.subject_field" in failed["attacks that compare photos"] and all(
         why in said for why in failed.values()
@@ -155,7 +145,7 @@ def test_no_person_is_in_the_report(audited: tuple[Path, str], finished: Run) ->
         assert not [person for person in people if person in text], name
 
 
-def test_a_leak_that_comes_after_is_found_and_the_old_audit_is_gone(
+def test_a_quick_audit_trains_nothing_cannot_pass_and_finds_a_leak_that_came_after_the_one_before(
     audited: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "write_pdf", lambda page: b"not set again")
@@ -163,8 +153,11 @@ def test_a_leak_that_comes_after_is_found_and_the_old_audit_is_gone(
     shutil.copytree(audited[0], root)
     (root / "job.yaml").write_text((root / "job.yaml").read_text().replace(str(audited[0]), str(root)))
     (root / "release" / "notes.json").write_text('{"embedding": [0.1, 0.2]}')
-    audit(root)
-    report = report_of(root)
-    assert "certificate" in {line.name for line in report.gate.lines if not line.passed}
+    said, report = audit(root, "--quick"), report_of(root)
+    made, failed = {attack.name for attack in report.attacks}, {line.name for line in report.failed}
+    assert report.quick and "naive" in made and not any("trained" in name or "inversion" in name for name in made)
+    assert TASK not in {measure.name for measure in report.utility}
+    assert {"trained attack", "certificate"} <= failed and "trained attack" in said
     assert any(check.found and check.name == "file that belongs to no shard" for check in report.leaks)
     assert (root / "release" / "report.pdf").read_bytes() == b"not set again"
+    assert "This was a quick audit" in (root / "release" / "report.html").read_text()

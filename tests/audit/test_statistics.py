@@ -39,12 +39,6 @@ def test_photos_of_one_person_count_as_one_draw() -> None:
     assert width(rate(values, np.repeat(np.arange(40), 25))) > 4 * width(rate(values, np.arange(1000)))
 
 
-def test_a_rate_leaves_out_unknown_values() -> None:
-    figure = rate(np.array([1.0, np.nan, 0.0, 1.0, 1.0]), of(0, 1, 2, 3, 4))
-    assert (figure.value, figure.count) == (0.75, 4)
-    assert rate(np.array([np.nan]), of(0), chance=0.5) == nothing(0.5)
-
-
 @pytest.mark.parametrize(("people", "upper"), [(10, 0.31), (1000, 0.0037)])
 def test_where_nobody_is_found_the_interval_is_that_of_as_many_trials_as_people(people: int, upper: float) -> None:
     who = np.arange(5 * people) // 5

@@ -168,7 +168,7 @@ def test_an_audit_opens_clips_and_finds_nothing_in_them(done: JobConfig) -> None
     assert {check.name: check.where for check in checks if check.found} == {}
     (left,) = [check for check in checks if check.name == LEFT]
     assert left.checked > 2  # one still, and a frame of every half second
-    assert look_twice(Job(done))[1] == []
+    assert look_twice(Job(done))[1] == {}
 
 
 def test_a_clip_with_a_tag_or_with_its_face_back_is_found(done: JobConfig, moving: Path, tmp_path: Path) -> None:

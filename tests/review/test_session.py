@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anonlib.audit.missed_faces import MissedFace
 from anonlib.audit.review_queue import judge, judged_so_far, waiting
 from anonlib.audit.run import audit
 from anonlib.audit.statistics import upper_bound
@@ -31,12 +30,12 @@ def session(reviewed: JobConfig) -> Session:
 
 
 def test_the_sample_is_of_released_images_and_the_others_are_lists_of_their_own(reviewed: JobConfig) -> None:
-    missed = MissedFace("00001", "nobody-5", FACE, 0.9), MissedFace("00000", "astronaut", FACE, 0.9)
-    session = Session(reviewed, second=[*missed, MissedFace("00000", "astronaut", (1.0, 2.0, 9.0, 9.0), 0.8)])
+    boxes = [list(FACE), [1.0, 2.0, 9.0, 9.0]]
+    session = Session(reviewed, second={("00001", "nobody-5"): [list(FACE)], ("00000", "astronaut"): boxes})
     names = {kind: [session.images[image].key for image in numbers] for kind, numbers in session.lists.items()}
     assert sorted(names["sample"]) == ["astronaut", *(f"nobody-{index}" for index in range(6))]
     assert names["quarantined"] == ["failing", "broken"] and names["second"] == ["nobody-5", "astronaut"]
-    assert session.suggested[number(session, "astronaut")] == [list(FACE), [1.0, 2.0, 9.0, 9.0]]
+    assert session.suggested[number(session, "astronaut")] == boxes
     assert len(Session(reviewed, sample=2).lists["sample"]) == 2
 
 

@@ -94,15 +94,20 @@ def verified(output: Path) -> None:
 def audited(run: Run) -> list[Document]:
     """The attacks of an audit that train nothing, and those on what a release says beside its pictures."""
     from anonlib.audit.attacks.base import Material
-    from anonlib.audit.attacks.suite import ON_RECORDS, attack_pictures
+    from anonlib.audit.attacks.pictures import attack_pictures
+    from anonlib.audit.attacks.records import ON_RECORDS
     from anonlib.audit.evidence.gather import gather
     from anonlib.audit.run import attack_records
+    from anonlib.job import Job
     from anonlib.methods import method_of
 
     disclosures, lines = attack_records(run.config, tuple(ON_RECORDS))
-    material = Material(gather(run.config), None, method_of(run.config.method).recognizers_used())
-    attacks, thresholds = attack_pictures(material), [attacker.threshold for attacker in material.attackers]
-    return [one.model_dump(mode="json") for one in (*attacks, *thresholds, *disclosures, *lines)]
+    material = Material(gather(Job(run.config)), None, method_of(run.config.method).recognizers_used())
+    attacks = [attack.model_dump(mode="json") for attack in attack_pictures(material)]
+    for attack in attacks:  # groups in the order in which they are told
+        attack["groups"] = [figure for part in attack["groups"].values() for figure in part.values()]
+    thresholds = [{"recognizer": one.recognizer, "cosine": one.threshold} for one in material.attackers]
+    return [*attacks, *thresholds, *(one.model_dump(mode="json") for one in (*disclosures, *lines))]
 
 
 def planned(run: Run) -> Document:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anonlib.audit.evidence.skin import crispness
+from anonlib.audit.evidence.pixels import crispness
 from anonlib.synthesis.canonical import SIZE, shape_model
 from anonlib.synthesis.compositor import render
 from anonlib.synthesis.skin import AGES, Grain, relief_at

@@ -7,10 +7,11 @@ probes. Groups are reported besides the mean, since a mean may hide the people w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from anonlib.audit.attacks import similarity
 from anonlib.audit.attacks.similarity import BINS, FAR, Score, Scores, Vectors, auc
 from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
 from anonlib.audit.evidence.published import Published
-from anonlib.audit.findings import Attack, Disclosure, Figure, Group, Histogram, Threshold
+from anonlib.audit.findings import Attack, Disclosure, Figure
 from anonlib.audit.statistics import FEWEST, Numbers, Shares, Statistic, difference, figure_of_sums, rate, worst
 from anonlib.faces.embed import THRESHOLDS
 
@@ -27,15 +28,14 @@ ENOUGH_IMPOSTORS = 10_000
 """Pairs below which a threshold at FAR 1e-3 would rest on fewer than ten of them."""
 FITTED = 600
 """Photos that weights are fitted on, or a trail is chosen by, at most: memory grows with photos times people."""
-
 BEYOND = {"identity": (RELEASED, ONE_FACE), "context": (ONE_FACE, HIDDEN)}
 """Fields of an Attack that are differences between two looks at the same photos."""
 
-_STEPS, _RIDGE = 80, 1e-3
+_RIDGE = 1e-3
 
 Looks = Mapping[str, Shares]
 Counts = NDArray[np.float32]
-Part = tuple[Literal["gender", "age", "pose", "size"], str, NDArray[np.bool_]]
+Part = tuple[str, str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,6 @@ class Material:
         return self.published
 
 
-RunAttack = Callable[[Material], Iterable[Attack | Disclosure]]
-
-
 @dataclass
 class Probes:
     """n photos of the people `who` (n,) that `recognizer` is asked about; `groups` and `classes` (n,), -1 for none;
@@ -92,13 +89,12 @@ class Probes:
         """`values` (n,) by look, NaN where a photo was not asked; `detailed`: by groups, and of the worst too."""
         who, released = self.who, values[RELEASED]
         if detailed:
-            groups = [
-                Group(by=by, name=part, figure=rate(released[rows], who[rows], chance=chance, seed=self.seed))
-                for by, part, rows in self.groups
-                if np.count_nonzero(~np.isnan(released[rows])) >= FEWEST
-            ]
+            groups: dict[str, dict[str, Figure]] = defaultdict(dict)
+            for by, part, rows in self.groups:
+                if np.count_nonzero(~np.isnan(released[rows])) >= FEWEST:
+                    groups[by][part] = rate(released[rows], who[rows], chance=chance, seed=self.seed)
             worst_class = worst(released, self.classes) if (self.classes >= 0).any() else None
-            more |= {"groups": tuple(groups), "worst_class": worst_class, "worst_person": worst(released, who)}
+            more |= {"groups": groups, "worst_class": worst_class, "worst_person": worst(released, who)}
         figures = {look: rate(shares, who, chance=chance, seed=self.seed) for look, shares in values.items()}
         of_faces = {**values, RELEASED: np.where(self.replaced, released, np.nan)}
         for channel, (look, other) in BEYOND.items():
@@ -106,7 +102,7 @@ class Probes:
                 more[channel] = difference(of_faces[look], of_faces[other], who, seed=self.seed)
         return self._attack(name, target, figures, **more)
 
-    def pair_attack(self, name: str, target: str, scores: Mapping[str, Counts], note: str = "") -> Attack:
+    def pair_attack(self, name: str, scores: Mapping[str, Counts], note: str = "") -> Attack:
         """The AUC of pairs, by people; `scores` by look, as of `pair_scores`."""
 
         def figure(counts: Counts, statistic: Statistic, chance: float | None = None) -> Figure:
@@ -122,7 +118,7 @@ class Probes:
             for channel, (look, other) in BEYOND.items()
             if look in scores and other in scores
         }
-        return self._attack(name, target, figures, note=note, **channels)
+        return self._attack(name, "AUC", figures, note=note, **channels)
 
     def _attack(self, name: str, target: str, figures: dict[str, Figure], **more: Any) -> Attack:
         judge: dict[str, Any] = {"recognizer": self.recognizer, "held_out": self.held_out}
@@ -157,18 +153,24 @@ class Attacker(Probes):
         self.reported = np.array([digest[0] % 2 == 0 for digest in digests], bool)[number]
         order = np.argsort(self.enrolled)
         self.right = order[np.searchsorted(self.enrolled[order], self.who)]
-        self.walks: dict[str, Score] | None = None
-        """What the release's tables lead to, by trail, once the attack on the certificate has followed them."""
 
     @cached_property
-    def threshold(self) -> Threshold:
+    def threshold(self) -> float:
         """The cosine at FAR on clear pairs of people who are not reported on; the catalogue's if they are too few."""
-        subjects = self.evidence.subjects[~self.reported]
-        impostors = similarity.impostor_pairs(self.vectors[CLEAR][~self.reported], subjects)
-        enough, people = len(impostors) >= ENOUGH_IMPOSTORS, np.unique(subjects).size
-        cosine = similarity.threshold_at_far(impostors, FAR) if enough else THRESHOLDS[self.recognizer]
-        counted: dict[str, Any] = {"far": FAR, "pairs": len(impostors), "people": people, "measured_here": enough}
-        return Threshold(recognizer=self.recognizer, cosine=cosine, **counted)
+        if len(self._impostors) < ENOUGH_IMPOSTORS:
+            return THRESHOLDS[self.recognizer]
+        return similarity.threshold_at_far(self._impostors, FAR)
+
+    @property
+    def threshold_note(self) -> str:
+        """Where the threshold does not come from these photos, that it does not."""
+        pairs = len(self._impostors)
+        return "" if pairs >= ENOUGH_IMPOSTORS else f"threshold of the catalogue, since {pairs:,} clear pairs are few"
+
+    @cached_property
+    def _impostors(self) -> Vectors:
+        aside = ~self.reported
+        return similarity.impostor_pairs(self.vectors[CLEAR][aside], self.evidence.subjects[aside])
 
     @cached_property
     def rows(self) -> Numbers:
@@ -176,42 +178,29 @@ class Attacker(Probes):
         number = {face: row for row, face in enumerate(self.material.records.faces)}
         return np.array([number.get(face, -1) for face in self.evidence.faces], np.int64)
 
-    def genuine(self, probes: Vectors, enrolment: Vectors) -> Shares:
-        """(n,) Cosine of each probe to its person's gallery photo, of looks at all photos."""
-        mates = enrolment[self.gallery][self.right]
-        return np.asarray(np.einsum("ij,ij->i", probes[self.probe], mates), np.float64)
+    def genuine(self, probes: Vectors) -> Shares:
+        """(n,) Cosine of each probe to its person's clear gallery photo, of a look at all photos."""
+        return np.asarray(np.einsum("ij,ij->i", probes[self.probe], self.clear[self.right]), np.float64)
 
     def cosines(self, probes: Vectors, enrolment: Vectors) -> Score:
         """The cosines of the probes to the candidates, of looks at all photos."""
         return similarity.dot(probes[self.probe], enrolment[self.gallery])
 
     def disclosure(
-        self, name: str, target: str, values: Shares, beside: Shares | None = None, *, ranks: int = 1, note: str = ""
+        self, name: str, target: str, values: Shares, beside: Shares | None = None, note: str = ""
     ) -> Disclosure:
-        """`values` (n,); `beside` (n,): what the pictures alone give, which the claim allows; judged at rank 1."""
+        """`values` (n,), judged against `beside` (n,): what the pictures alone give, which the claim allows."""
         return Disclosure(
             name=name,
             target=target,
             recognizer=self.recognizer,
-            found=rate(values, self.who, chance=min(1.0, ranks * self.chance), seed=self.seed),
+            found=rate(values, self.who, chance=self.chance, seed=self.seed),
             allowed=None if beside is None or np.isnan(beside).all() else float(np.nanmean(beside)),
             allowed_by="" if beside is None else "the picture alone",
             excess=None if beside is None else difference(values, beside, self.who, seed=self.seed),
-            judged_by=None if beside is None or ranks > 1 else "high",
+            judged_by=None if beside is None else "high",
             note=note,
         )
-
-    def histogram(self) -> Histogram:
-        """Cosines of people who are reported on; their clear photos, and their released ones against clear ones."""
-        clear, counted, enrolled = self.vectors[CLEAR], self.reported[self.probe], self.reported & self.gallery
-        genuine, released = (self.genuine(shown, clear)[counted] for shown in (clear, self.vectors[RELEASED]))
-        impostor = similarity.impostor_pairs(clear[enrolled], self.evidence.subjects[enrolled])
-        edges, shares = np.linspace(-1, 1, _STEPS + 1), dict[str, Any]()
-        for name, cosines in (("genuine", genuine), ("impostor", impostor), ("released", released)):
-            counts = np.histogram(np.clip(cosines, -1, 1), edges)[0]
-            shares[name] = tuple((counts / max(counts.sum(), 1)).tolist())
-        threshold = self.threshold.cosine
-        return Histogram(recognizer=self.recognizer, edges=tuple(edges.tolist()), threshold=threshold, **shares)
 
     # ---- scores of candidates, put together by a conditional logit -----------------------------------------------
 
@@ -276,9 +265,9 @@ def conditional_logit(scores: Scores, right: Numbers) -> NDArray[np.float64]:
 
 def groups_of(evidence: Evidence) -> list[Part]:
     """What photos have in common, its name, and which (n,) they are, by the originals; unknown values are in none."""
-    clear, eyes = evidence.clear, evidence.eye_distance
-    yaw, size = np.abs(clear.pose[:, 0]), "eyes {} px apart".format
+    clear, eyes, yaw = evidence.clear, evidence.eye_distance, np.abs(evidence.clear.pose[:, 0])
     small, large = np.nanquantile(eyes, (1 / 3, 2 / 3)) if np.isfinite(eyes).any() else (np.nan, np.nan)
+    size = "eyes {} px apart".format
     return [
         ("gender", "female", clear.female >= 0.5),
         ("gender", "male", clear.female < 0.5),

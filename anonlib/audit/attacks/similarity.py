@@ -19,7 +19,6 @@ _ROWS = 1024
 
 Vectors = NDArray[np.float32]
 Scores = NDArray[np.float32]
-Groups = tuple[Numbers, Numbers] | None
 Score = Callable[[Numbers], Scores]
 """Rows of probes (r,) -> how well each candidate fits (r, g): higher is better, all equal where nothing is known."""
 
@@ -92,16 +91,12 @@ def nearest_donor(
 
 
 def pair_scores(
-    probes: Vectors,
-    who: Numbers,
-    gallery: Vectors | None = None,
-    enrolled: Numbers | None = None,
-    groups: Groups = None,
+    probes: Vectors, who: Numbers, gallery: Vectors | None = None, enrolled: Numbers | None = None
 ) -> NDArray[np.float32]:
     """Every probe (n, d) with every photo of `gallery` (g, d), or with every other probe if there is none.
 
     (people, 2 BINS): counts of the cosines of each person's photos to photos of that person, then to others'. People
-    are those of the probes, in order. With `groups` (of probes, of gallery) only pairs within a group count.
+    are those of the probes, in order.
     """
     against, theirs = (probes if gallery is None else gallery), (who if enrolled is None else enrolled)
     people, person = np.unique(who, return_inverse=True)
@@ -111,7 +106,7 @@ def pair_scores(
         # A cell is a person and a step of cosine, so that one bincount counts all people at once.
         step = np.clip((probes[block] @ against.T + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
         cell, same = person[block, None] * BINS + step, who[block, None] == theirs[None, :]
-        counted = np.ones(cell.shape, bool) if groups is None else groups[0][block, None] == groups[1][None, :]
+        counted = np.ones(cell.shape, bool)
         if gallery is None:
             counted[np.arange(len(counted)), np.arange(start, start + len(counted))] = False
         counts[0] += np.bincount(cell[same & counted], minlength=counts.shape[1])

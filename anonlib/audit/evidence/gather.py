@@ -7,11 +7,13 @@ redactions look like is kept in the workspace, so that the second audit of a dat
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,17 +32,8 @@ from anonlib.audit.evidence.evidence import (
     from_bytes,
     to_bytes,
 )
-from anonlib.audit.evidence.observe import (
-    LOOKED_WITH,
-    RECOGNIZERS,
-    Observer,
-    Observers,
-    Vectors,
-    main_of,
-    precision,
-)
+from anonlib.audit.evidence.observe import LOOKED_WITH, RECOGNIZERS, Observer, Vectors, main_of, precision
 from anonlib.audit.evidence.published import numbered, planned_faces
-from anonlib.config import JobConfig, RayConfig
 from anonlib.datasets import Shard
 from anonlib.errors import ImageProblem, JobError, NotFound, contained
 from anonlib.execution.base import UnitResult, in_chunks
@@ -61,7 +54,6 @@ from anonlib.workspace import layout
 from anonlib.workspace.images import JobImages
 from anonlib.workspace.release import ReleasedSample, samples_of
 from anonlib.workspace.schemas import CLIP, ELLIPSES, FACES
-from anonlib.workspace.status import require_plan
 from anonlib.workspace.tables import Row
 
 ASKED = ("presence", "yaw", "bare", "tone")
@@ -71,10 +63,10 @@ ASKED = ("presence", "yaw", "bare", "tone")
 class Controls:
     """Draws the controls of a job: its photos with a new face that many share, put there by the release's own renderer.
 
-    Everybody of a gender, age band and tone gets one face of the gallery (one-face), or everybody one (one-face-all).
-    So nothing in such a photo says who it is but what any natural face leaves: hair, outline, pose, light, expression.
-    The band is that of the plan's person, since a band by photo would tell how old each photo looks; where nobody was
-    planned (a redaction) it is the photo's. A face that the method would not replace is hidden as the job hides it.
+    Everybody of a gender, age band and tone gets one face of the shipped gallery (one-face), or everybody one
+    (one-face-all). The band is that of the plan's person, since a band by photo would tell how old each photo looks;
+    where nobody was planned (a redaction) it is the photo's. A face that the method would not replace is hidden as the
+    job hides it.
     """
 
     def __init__(self, job: Job) -> None:
@@ -93,39 +85,37 @@ class Controls:
         return f"{self.gallery.digest} {self.extent} {self.hidden} {strata}"
 
     def draw(
-        self,
-        photos: Sequence[tuple[Pixels, Row, Sequence[Row]]],
-        meshes: NDArray[np.float32],
-        clear: Look,
+        self, photos: Sequence[tuple[Pixels, Row, Sequence[Row]]], meshes: NDArray[np.float32], clear: Look
     ) -> Iterator[tuple[str, list[Pixels]]]:
         """Each control's name and its pictures of n photos: an image, the FACES row of the face that is looked at and
         all rows; of these n faces `meshes` (n, 468, 3) px and the `clear` look. Other faces are under a flat ellipse.
         """
         columns = pa.schema([FACES.field(name) for name in (*ASKED, "landmarks")])
         refused = self.method.eligible(pa.Table.from_pylist([dict(main) for _, main, _ in photos], columns))
-        alone = [_alone(*photo) for photo in photos]
+        alone = [image.copy() for image, *_ in photos]
+        for image, (_, main, rows) in zip(alone, photos, strict=True):
+            for row in rows:
+                if row["face_id"] != main["face_id"]:
+                    redact(image, np.array(row["box"], np.float32), HIDDEN)
         for name in CONTROLS:
             drawn = [image.copy() for image in alone]
             for number, (image, (_, main, _)) in enumerate(zip(drawn, photos, strict=True)):
-                if refused[number] is None:
-                    seen = stratum_of(float(clear.female[number]), float(clear.age[number]), main.get("tone"))
-                    kind = self.strata.get(main["face_id"], seen)
-                    self._put(image, main, meshes[number], clear, number, kind if name == ONE_FACE else ())
-                else:
+                seen = stratum_of(float(clear.female[number]), float(clear.age[number]), main.get("tone"))
+                kind = self.strata.get(main["face_id"], seen) if name == ONE_FACE else ()
+                if refused[number] is not None or not self._put(image, meshes[number], clear, number, kind):
                     redact(image, np.array(main["box"], np.float32), self.hidden)
             yield name, drawn
 
-    def _put(
-        self, image: Pixels, main: Row, mesh: NDArray[np.float32], clear: Look, number: int, kind: Stratum
-    ) -> None:
-        """The face of a stratum in `image`, in place, as face `number` of the clear look lies and looks there."""
+    def _put(self, image: Pixels, mesh: NDArray[np.float32], clear: Look, number: int, kind: Stratum) -> bool:
+        """The face of a stratum in `image`, in place, as face `number` of the clear look lies and looks there; False
+        where it cannot be drawn."""
         from anonlib.synthesis.compositor import render
 
         with contained("drawing a control"):
             happy, gaze = happiness(clear.expression[number].tolist()), clear.eyes[number]
             render(image, mesh, happy, self.face(kind), self.extent, gaze).paste(image)
-            return
-        redact(image, np.array(main["box"], np.float32), self.hidden)
+            return True
+        return False
 
     def face(self, kind: Stratum) -> FaceTexture:
         """The face that is nearest to the mean of those of a stratum, of all for (); of the gender where there is none
@@ -135,15 +125,6 @@ class Controls:
             vectors = self.gallery.bank.vectors[rows]
             self._faces[kind] = self.gallery.texture(int(rows[np.argmax(vectors @ vectors.mean(axis=0))]))
         return self._faces[kind]
-
-
-def _alone(image: Pixels, main: Row, rows: Sequence[Row]) -> Pixels:
-    """A copy of a photo with every face but the main one under a flat ellipse."""
-    alone = image.copy()
-    for row in rows:
-        if row["face_id"] != main["face_id"]:
-            redact(alone, np.array(row["box"], np.float32), HIDDEN)
-    return alone
 
 
 @cache
@@ -160,29 +141,19 @@ QUICK = 1000
 """As many in an audit that is to take no more than minutes."""
 _CHUNK = 16
 """Photos that an observer looks at together, at most: two batches of a network."""
+_MOST_OBSERVERS = 8
 _VERSION = "2"
 _COLUMNS = ("face_id", "key", "index", "height", "width", "label", "box", "landmarks", "score", "kind", "mesh", *ASKED)
 
 Report = Callable[[str, UnitResult, int], None]
+_Photo = tuple[Pixels, Row | None, Sequence[Row]]
+_Chunk = TypeVar("_Chunk")
+_Answer = TypeVar("_Answer")
 
 
-def gather(
-    config: JobConfig, *, most: int | None = None, report: Report = lambda stage, outcome, units: None
-) -> Evidence:
-    """Look at the main face of `most` stills, about, of a finished job, MOST if it is None; raises JobError if it is
-    not finished or does not fit."""
-    stores = layout.open_stores(config)
-    if stores.workspace.exists(layout.PURGED):
-        raise JobError(f"the workspace {config.workspace.uri} was purged; without it nothing can be compared")
-    if not stores.workspace.exists(layout.INVENTORY) or not stores.release.exists(layout.RUN_NOTE):
-        raise JobError("there is no release of this job to evaluate yet; run it first (`anonlib run`)")
-    # An audit is one process; no cluster is started for it.
-    job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
-    require_plan(job.stores, job.plan_key)
-    names = json.loads(job.stores.release.read(layout.RUN_NOTE))["shards"]
-    done = layout.release_store(job.stores).markers(names)
-    if len(done) < len(job.shards):
-        raise JobError(f"{len(done)} of {len(job.shards)} shards are rendered; finish the job first (`anonlib run`)")
+def gather(job: Job, *, most: int | None = None, report: Report = lambda stage, outcome, units: None) -> Evidence:
+    """Look at the main face of `most` stills, about, of a finished job, MOST if it is None; raises JobError if release,
+    scan and plan do not fit."""
     gathering = _Gathering(job, most)
     for shard in job.shards:
         began = time.monotonic()
@@ -192,30 +163,25 @@ def gather(
     return gathering.evidence()
 
 
-class _Photo(NamedTuple):
-    """A photo, the face that is looked at, if any, and rows: of an original its FACES rows, of an output the face's own
-    MANIFEST_FACE row."""
-
-    rgb: Pixels
-    main: Row | None
-    rows: Sequence[Row]
-
-
 class _Gathering:
-    """Adds shard after shard, then gives the evidence of all. Originals are opened only where nothing is stored."""
+    """Adds shard after shard, then gives the evidence of all. Originals are opened only where nothing is stored.
+
+    A photo is its px, the FACES row of the face that is looked at, if any, and rows: of an original all its FACES rows,
+    of an output the face's own MANIFEST_FACE row.
+    """
 
     def __init__(self, job: Job, most: int | None = None) -> None:
         self.job, self.config = job, job.config
         self.labelled = job.config.input.subject_field is not None
         self.plan = planned_faces(layout.plan_store(job.stores, job.plan_key), job.keyring)
-        self.observers = Observers(job.config)
+        self.idle: deque[Observer] = deque()
         self.controls = Controls(job)
         self.store, self.share = looks_store(job, most, self.controls), share_of(job, most)
         self.chunk = min(job.config.limits.chunk, _CHUNK)
         self.released = JobImages(job.config, job.dataset.format)
         self.faces: list[Row] = []
         self.outcomes: list[Row] = []
-        (self.nothing,) = self.observers.look(lambda observer, photos: observer.original(photos, photos), [[]])
+        (self.nothing,) = self._observed(lambda observer, photos: observer.original(photos, photos), [[]])
         self.looks: dict[str, list[Look]] = {kind: [self.nothing] for kind in (*KINDS, RELEASED)}
         self.donors: dict[str, Vectors] = {}
         self.scan, self.release = layout.scan_store(job.stores, job.scan_key), layout.release_store(job.stores)
@@ -235,12 +201,12 @@ class _Gathering:
         )
 
         def look(observer: Observer, photos: list[_Photo]) -> tuple[list[Row], list[Row], Look]:
-            mains = [photo.main for photo in photos if photo.main is not None]
+            mains = [main for _, main, _ in photos if main is not None]
             before = looks[CLEAR].mesh[[number[face["face_id"]] for face in mains]]
-            seen = observer.changed([photo.rgb for photo in photos], mains, before)
-            return mains, [photo.rows[0] for photo in photos], seen
+            seen = observer.changed([rgb for rgb, *_ in photos], mains, before)
+            return mains, [rows[0] for *_, rows in photos], seen
 
-        for mains, outcomes, seen in self.observers.look(look, in_chunks(photos, self.chunk)):
+        for mains, outcomes, seen in self._observed(look, in_chunks(photos, self.chunk)):
             kept[[number[face["face_id"]] for face in mains]] = True
             self.looks[RELEASED].append(seen)
             self.faces += mains
@@ -248,6 +214,30 @@ class _Gathering:
         for kind in KINDS:
             self.looks[kind].append(looks[kind].taken(kept))
         return len(samples), int(kept.sum())
+
+    def _observed(self, work: Callable[[Observer, _Chunk], _Answer], chunks: Iterable[_Chunk]) -> Iterator[_Answer]:
+        """`work` of each chunk, in order, by an Observer for every core, up to eight, each made when it is needed; few
+        more chunks are held than are looked at."""
+
+        def answer(chunk: _Chunk) -> _Answer:
+            try:
+                observer = self.idle.pop()
+            except IndexError:
+                observer = Observer(self.config)
+            try:
+                return work(observer, chunk)
+            finally:
+                self.idle.append(observer)
+
+        count = min(len(os.sched_getaffinity(0)), _MOST_OBSERVERS)
+        coming: deque[Future[_Answer]] = deque()
+        with ThreadPoolExecutor(count) as pool:
+            for chunk in chunks:
+                coming.append(pool.submit(answer, chunk))
+                if len(coming) > count:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
     def _output(self, sample: ReleasedSample, face: Row) -> _Photo:
         path, outcome = sample.row["path"], sample.row["faces"][face["index"]]
@@ -261,7 +251,7 @@ class _Gathering:
         digest = outcome["surrogate_digest"]
         if digest is not None and digest not in self.plan.by_digest:
             raise JobError("the release wears a surrogate of another plan; audit it with the settings that made it")
-        return _Photo(rgb, face, [outcome])
+        return rgb, face, [outcome]
 
     def _originals(self, shard: Shard, faces: Mapping[str, Sequence[Row]]) -> tuple[list[str], dict[str, Look]]:
         """Ids of a shard's main faces, and looks by KINDS; `faces` are its rows by key. Donors' vectors are kept."""
@@ -281,13 +271,13 @@ class _Gathering:
         photos = self._photos(shard, faces, {} if looks else mains, portraits)
 
         def look(observer: Observer, photos: list[_Photo]) -> tuple[list[str], Vectors, dict[str, Look]]:
-            shown = [(photo.rgb, row) for photo in photos for row in photo.rows if row["face_id"] in portraits]
+            shown = [(rgb, row) for rgb, _, rows in photos for row in rows if row["face_id"] in portraits]
             images, rows = [rgb for rgb, _ in shown], [row for _, row in shown]
             seen = observer.vectors(images, observer.meshes(images, rows))
-            whole = [photo for photo in photos if photo.main is not None]
+            whole = [(rgb, main, rows) for rgb, main, rows in photos if main is not None]
             return [row["face_id"] for row in rows], seen, dict(_looks(observer, self.controls, whole))
 
-        for names, seen, several in self.observers.look(look, in_chunks(photos, self.chunk)):
+        for names, seen, several in self._observed(look, in_chunks(photos, self.chunk)):
             for number, face in enumerate(names):
                 vectors[face] = {name: array[[number]] for name, array in seen.items()}
             for kind, part in several.items():
@@ -310,7 +300,7 @@ class _Gathering:
         }
         for sample in self.job.dataset.read(shard) if wanted else ():
             if sample.key in wanted:
-                yield _Photo(read_image(sample, self.config).rgb, mains.get(sample.key), faces[sample.key])
+                yield read_image(sample, self.config).rgb, mains.get(sample.key), faces[sample.key]
 
     def evidence(self) -> Evidence:
         """Everything that was added."""
@@ -345,21 +335,21 @@ class _Gathering:
         )
 
 
-def _looks(observer: Observer, controls: Controls, photos: Sequence[_Photo]) -> Iterator[tuple[str, Look]]:
+def _looks(
+    observer: Observer, controls: Controls, photos: Sequence[tuple[Pixels, Row, Sequence[Row]]]
+) -> Iterator[tuple[str, Look]]:
     """Each kind of look at originals, one after another: only one baseline of them is held at a time."""
-    mains = [photo.main for photo in photos if photo.main is not None]
-    clear = observer.original([photo.rgb for photo in photos], mains)
+    pictures, mains = [rgb for rgb, *_ in photos], [main for _, main, _ in photos]
+    clear = observer.original(pictures, mains)
     yield CLEAR, clear
     for how in REDACTIONS:
-        images = [photo.rgb.copy() for photo in photos]
-        for image, photo in zip(images, photos, strict=True):
-            for row in photo.rows:
+        images = [rgb.copy() for rgb in pictures]
+        for image, (*_, rows) in zip(images, photos, strict=True):
+            for row in rows:
                 redact(image, np.array(row["box"], np.float32), how)
         yield how, observer.changed(images, mains, clear.mesh, searched=how != HIDDEN)
-    shown = [(photo.rgb, photo.main, photo.rows) for photo in photos if photo.main is not None]
-    meshes = observer.meshes([photo.rgb for photo in photos], mains)
-    for name, pictures in controls.draw(shown, meshes, clear):
-        yield name, observer.changed(pictures, mains, clear.mesh)
+    for name, images in controls.draw(photos, observer.meshes(pictures, mains), clear):
+        yield name, observer.changed(images, mains, clear.mesh)
 
 
 def looks_store(job: Job, most: int | None = None, controls: Controls | None = None) -> layout.StageStore:

@@ -6,18 +6,14 @@ flat ellipse is not searched at all, since nothing of a face is left.
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anonlib.audit.evidence.evidence import CROP, JUDGES, SIDE, Look, frame
-from anonlib.audit.evidence.skin import crispness
+from anonlib.audit.evidence.pixels import crispness
 from anonlib.config import JobConfig, RayConfig
 from anonlib.faces import align, gaze
 from anonlib.faces.detect import open_detector
@@ -39,11 +35,8 @@ LOOKED_WITH = (*RECOGNIZERS, *JUDGES, "facemesh", "iris", "age-gender", "express
 SAME_PLACE = 0.35
 """How far a detection's centre may lie from the original's, in longer sides of the original's box."""
 
-_MOST_OBSERVERS = 8
 _ALIGNED = 112
 """Side in px of what ARCFACE_POINTS are the five points of."""
-_Chunk = TypeVar("_Chunk")
-_Answer = TypeVar("_Answer")
 
 Pixels = NDArray[np.uint8]
 Meshes = NDArray[np.float32]
@@ -134,36 +127,6 @@ class Observer:
             crops=crops,
             frames=frames,
         )
-
-
-class Observers:
-    """An Observer for every core, up to eight, each made when it is needed; all look at photos at the same time."""
-
-    def __init__(self, config: JobConfig) -> None:
-        self.config, self.count = config, min(len(os.sched_getaffinity(0)), _MOST_OBSERVERS)
-        self.idle: deque[Observer] = deque()
-
-    def look(self, work: Callable[[Observer, _Chunk], _Answer], chunks: Iterable[_Chunk]) -> Iterator[_Answer]:
-        """`work` of each chunk by a free observer, in order; few more chunks are held than are looked at."""
-
-        def answer(chunk: _Chunk) -> _Answer:
-            try:
-                observer = self.idle.pop()
-            except IndexError:
-                observer = Observer(self.config)
-            try:
-                return work(observer, chunk)
-            finally:
-                self.idle.append(observer)
-
-        coming: deque[Future[_Answer]] = deque()
-        with ThreadPoolExecutor(self.count) as pool:
-            for chunk in chunks:
-                coming.append(pool.submit(answer, chunk))
-                if len(coming) > self.count:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
 
 
 def precision(config: JobConfig) -> Precision:

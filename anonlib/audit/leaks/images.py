@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
 import cv2
 import numpy as np
@@ -225,13 +225,6 @@ Pair = tuple[Picture, Picture]
 """A photo before and after."""
 
 
-class Limits(TypedDict):
-    """What decoding a photo in another process may cost."""
-
-    max_mpx: float
-    seconds: float
-
-
 def may_change(
     size: tuple[int, int], box: NDArray[Any], mesh: NDArray[np.float32] | None = None, *, rounded: bool = False
 ) -> Mask:
@@ -279,17 +272,22 @@ def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality
 
 
 def changed_in_exact(
-    files: tuple[bytes, bytes], allowed: Mask, row: Mapping[str, Any], limits: Limits, pictures: Pair | None = None
+    files: tuple[bytes, bytes],
+    allowed: Mask,
+    row: Mapping[str, Any],
+    limits: LimitsConfig,
+    pictures: Pair | None = None,
 ) -> int:
     """How much changed away from `allowed` (H, W) in a photo whose manifest `row` says that it kept its own data.
 
     Blocks of coefficients of a JPEG, else px with their alpha; all where a file, before or after, cannot be read.
     `pictures`: the two decoded, where they are at hand.
     """
+    bounds: dict[str, Any] = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
     try:
         if row["format"] == "JPEG":
-            return changed_blocks_apart(*files, exact.as_stored(allowed, row["orientation"]), **limits)
-        before, after = pictures or [decode_apart(file, **limits) for file in files]
+            return changed_blocks_apart(*files, exact.as_stored(allowed, row["orientation"]), **bounds)
+        before, after = pictures or [decode_apart(file, **bounds) for file in files]
     except ImageProblem:
         return allowed.size
     fewer_bits = Note.EIGHT_BITS in before.notes and Note.EIGHT_BITS not in after.notes

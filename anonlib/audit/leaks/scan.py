@@ -321,9 +321,8 @@ class _LeakScan:
             before = before if self.config.outside == "exact" else before.plain
             changed = images.changed_outside(before, after, allowed, self.config.jpeg_quality)
         else:
-            files, limits = (original.image or b"", file), self.config.limits
-            bounds: images.Limits = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
-            changed = images.changed_in_exact(files, allowed, row, bounds, (before, after))
+            files = original.image or b"", file
+            changed = images.changed_in_exact(files, allowed, row, self.config.limits, (before, after))
         self._count(OUTSIDE, here, changed > 0)
         if before.format == "JPEG" or row["outside"] == schemas.EXACT:
             self._count(ODD, here, not _is_ours(file, after.stored) or after.orientation != row["orientation"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from anonlib.audit.findings import About, Attack, AuditReport, Figure, GateLine, Group, Measure
+from anonlib.audit.findings import About, Attack, AuditReport, Figure, GateLine, Measure
 
 SINGLING_OUT, LINKABILITY, INFERENCE = "Singling out", "Linkability", "Inference"
 
@@ -51,18 +51,15 @@ ON_RECORDS = {
 """Attacks on what a release says beside its pictures, by name: title and clause."""
 TARGETS = {
     "rank-1": "the right person comes first",
-    "rank-5": "the right person is among the first five",
     "TAR": "accepted as the same person",
     "found at FPIR 0.01": "found, where 1 % of the people who are not enrolled are taken for one who is",
     "AUC": "a pair of one person is more alike than a pair of two",
-    "AUC, same gender": "a pair of one person is more alike than a pair of two of one gender",
     "rank-1 within the class": "the right person comes first, among those of the class alone",
-    "rank-1 of replaced faces": "the right person comes first, ellipses left out",
     "accepted by portraits": "accepted as a person whose portrait was averaged into the face",
     "accepted by other photos": "accepted as a person who was averaged into the face, by another photo",
 }
 BASELINES = ("clear", "blur", "pixelate", "solid", "one-face", "one-face-all")
-_TARGET_ORDER = ("rank-1", "TAR", "rank-5", "AUC")
+_TARGET_ORDER = ("rank-1", "TAR", "AUC")
 
 
 def meaning(name: str) -> tuple[str, str, str]:
@@ -164,7 +161,7 @@ def in_short(report: AuditReport) -> list[str]:
 
     def worst(about: About) -> tuple[GateLine, float] | None:
         """The line of that kind that goes furthest beyond its limit, one without a figure first; and that limit."""
-        lines = [(line, line.limit) for line in report.gate.lines if line.about == about and line.limit is not None]
+        lines = [(line, line.limit) for line in report.gate if line.about == about and line.limit is not None]
         return max(lines, key=lambda pair: math.inf if pair[0].bound is None else pair[0].bound - pair[1], default=None)
 
     def most(value: float | None) -> str:
@@ -174,7 +171,7 @@ def in_short(report: AuditReport) -> list[str]:
         return f"{'an unknown number of' if value is None else f'at most {100 * value:.1f}'} points more often"
 
     leaks, checks = sum(check.found > 0 for check in report.leaks), len(report.leaks)
-    untrue = any(line.about == "certificate" and not line.passed for line in report.gate.lines)
+    untrue = any(line.about == "certificate" and not line.passed for line in report.gate)
     asked, left = ["a true certificate", "no leak"], []
     found = [
         f"the certificate {'does not hold' if untrue else 'holds'}",
@@ -256,15 +253,12 @@ def claimed(report: AuditReport) -> list[str]:
     return [*sentences, "Hair, clothes, background and faces that were not found are outside the claim."]
 
 
-def grouped(report: AuditReport) -> Iterator[tuple[str, str, tuple[Group, ...]]]:
-    """(what was measured, its unit, figure of each group): measures of use, and of each attack the strongest."""
-    for measure in report.utility:
-        if measure.groups:
-            yield measure.name, measure.unit, measure.groups
+def grouped(report: AuditReport) -> Iterator[tuple[str, dict[str, dict[str, Figure]]]]:
+    """What was attacked, and the figures of each group: of each attack the strongest."""
     for name in dict.fromkeys(attack.name for attack in report.attacks):
         best = strongest(attack for attack in report.attacks if attack.name == name and attack.groups)
         if best is not None:
-            yield f"attack {name}, {best.target} ({best.recognizer})", "share", best.groups
+            yield f"attack {name}, {best.target} ({best.recognizer})", best.groups
 
 
 # ---- the three risks ------------------------------------------------------------------------------------------
@@ -294,10 +288,10 @@ def risks(report: AuditReport) -> list[tuple[str, str, list[str]]]:
 
 
 def _attacks(report: AuditReport, risk: str) -> list[str]:
-    """The strongest attack on this risk, what the face itself adds, the worst-off, and which attacks are missing."""
+    """The strongest attack on this risk, and which attacks are missing."""
     attacks = [attack for attack in report.attacks if meaning(attack.name)[0] == risk]
     best = strongest(attacks)
-    sentences = [] if best is None else _outcome(best, by_channel=risk == SINGLING_OUT)
+    sentences = [] if best is None else [_outcome(best)]
     measured = {attack.name for attack in attacks if attack.released.value is not None}
     absent = listed(
         f"{title} ({name})"
@@ -307,14 +301,11 @@ def _attacks(report: AuditReport, risk: str) -> list[str]:
     return [*sentences, *([f"Not measured: {absent}."] if absent else [])]
 
 
-def _outcome(attack: Attack, by_channel: bool) -> list[str]:
-    """`by_channel`: what the release adds to one face for everybody, that to a flat ellipse, and the worst-off, too."""
-    figure, identity, context = attack.released, attack.identity, attack.context
-    _, title, action = meaning(attack.name)
-    solid, clear = (attack.baselines.get(kind) for kind in ("solid", "clear"))
+def _outcome(attack: Attack) -> str:
+    figure, (_, title, action) = attack.released, meaning(attack.name)
     beside = [] if figure.chance is None else [f"guessing {share(figure.chance)}"]
-    for name, baseline in (("face under a flat ellipse", solid), ("photos before", clear)):
-        value = None if baseline is None else baseline.value
+    for name, kind in (("face under a flat ellipse", "solid"), ("photos before", "clear")):
+        value = attack.baselines[kind].value if kind in attack.baselines else None
         beside.append(f"{name} {NOT_MEASURED if value is None else share(value)}")
     against_chance = ""
     if figure.chance is not None and figure.low is not None and figure.high is not None:
@@ -323,24 +314,12 @@ def _outcome(attack: Attack, by_channel: bool) -> list[str]:
             against_chance = " That is more than guessing."
         elif figure.high < figure.chance:
             against_chance = " That is less than guessing."
-    sentences = [
+    return (
         f"The strongest attack is the {title}: {action}{'' if action.endswith('?') else '.'} With {attack.recognizer} "
         f"({'never' if attack.held_out else 'also'} used by the method), "
         f"{TARGETS.get(attack.target, attack.target)}: {figure_text(figure)}. "
         f"For comparison: {', '.join(beside)}.{against_chance}"
-    ]
-    if by_channel and identity is not None and identity.value is not None:
-        text = f"{figure_text(identity, 'points')} percentage points"
-        adds = f"The release adds {text} to what one face for everybody leaves"
-        nothing = f"What the release adds to one face for everybody cannot be told from nothing: {text}"
-        left = "" if context is None else f"; that one adds {figure_text(context, 'points')} to a flat ellipse"
-        sentences.append(f"{adds if identity.low is not None and identity.low > 0 else nothing}{left}.")
-    worst = listed(
-        f"for the worst-off {noun} {figure_text(worst_off)}"
-        for noun, worst_off in (("person", attack.worst_person), ("class", attack.worst_class))
-        if worst_off is not None and worst_off.value is not None
     )
-    return [*sentences, *([f"The same {worst}."] if worst and by_channel else [])]
 
 
 def _records(report: AuditReport) -> str:

@@ -54,8 +54,9 @@ class Pairs(NamedTuple):
 class AttackerData:
     """n faces: `clear`, `released` (n, SIDE, SIDE, 3); `boxes` (n, 4) and five `points` (n, 5, 2) of the clear face in
     px of the frame; `people` (n,) numbers and their `classes`, -1 for none; `vectors`: recognizer -> unit rows (n, d)
-    of the clear photos; `seen` (n, e): all that recognizers say of the released ones, if it is known. With `anonymize`
-    a clear frame that was moved is anonymized anew; without, both frames are moved alike.
+    of the clear photos; rows to `learn` from, to `choose` settings by and to `attack`, as of `split`; `seen` (n, e):
+    all that recognizers say of the released ones, if it is known. With `anonymize` a clear frame that was moved is
+    anonymized anew; without, both frames are moved alike.
     """
 
     clear: Pixels
@@ -65,6 +66,9 @@ class AttackerData:
     people: Rows
     vectors: Mapping[str, Floats]
     classes: Rows
+    learn: Rows
+    choose: Rows
+    attack: Rows
     seen: Floats | None = None
     anonymize: Anonymize | None = None
 
@@ -104,51 +108,38 @@ def warped(picture: Pixels, matrix: align.Affine) -> Pixels:
     return np.asarray(moved, np.uint8)
 
 
-class DataSplit(NamedTuple):
-    """Rows of AttackerData: to learn from, to choose settings by, and to attack."""
-
-    learn: Rows
-    choose: Rows
-    attack: Rows
-
-
-def split(people: Rows, seed: int) -> DataSplit:
-    """A split by people; raises ValueError if there are too few of them to learn from."""
+def split(people: Rows, seed: int) -> tuple[Rows, Rows, Rows]:
+    """Rows to learn from, to choose settings by and to attack, by people; raises ValueError if these are too few."""
     names = np.random.default_rng(seed).permutation(np.unique(people))
     attacked = round(ATTACKED * len(names))
     aside = attacked + max(2, round(KEPT_ASIDE * len(names)))
     if len(names) < aside + 2 or attacked < 2:
         raise ValueError(f"an attacker cannot learn from {len(names)} people; eight or more are needed")
     attack, choose, learn = (np.flatnonzero(np.isin(people, part)) for part in np.split(names, [attacked, aside]))
-    return DataSplit(learn, choose, attack)
+    return learn, choose, attack
 
 
-def teachers(data: AttackerData, parts: DataSplit) -> Floats:
+def teachers(data: AttackerData) -> Floats:
     """The recognizers' vectors of the clear photos side by side (n, d), of unit length, each about its known mean."""
-    centred = [normalized(vectors - vectors[parts.learn].mean(axis=0)) for vectors in data.vectors.values()]
+    centred = [normalized(vectors - vectors[data.learn].mean(axis=0)) for vectors in data.vectors.values()]
     return normalized(np.concatenate(centred, axis=1))
 
 
 def recover(
-    probes: Floats,
-    gallery: Floats,
-    people: Rows,
-    parts: DataSplit,
-    *,
-    together: bool = False,
-    classes: Rows | None = None,
+    data: AttackerData, probes: Floats, gallery: Floats, *, together: bool = False, planned: bool = False
 ) -> Shares:
     """(2, n) What n photos give away: the right person's place, 1 the first, and whether the cosine to their own
     gallery photo reaches the threshold at which a share FAR of the pairs of the people kept aside passes. The first row
     of each attacked person in `gallery` (n, d) is enrolled, their others of `probes` (n, d) are asked, the rest is NaN.
 
-    `together`: the mean of a person's photos is asked, in the row of the first of them. `classes` (n,): an attacker who
-    has read the plan looks among the people of the photo's class alone, of whom those learned from are enrolled, too.
+    `together`: the mean of a person's photos is asked, in the row of the first of them. `planned`: an attacker who has
+    read the plan looks among the people of the photo's class alone, of whom those learned from are enrolled, too.
     """
-    _, similarity, same = _compared(probes, gallery, people, parts.choose)
+    people = data.people
+    _, similarity, same = _compared(probes, gallery, people, data.choose)
     threshold = threshold_at_far(similarity[~same], FAR) if not same.all() else 1.0
     found = np.full((2, len(people)), np.nan)
-    rows = parts.attack if classes is None else np.arange(len(people))
+    rows = np.arange(len(people)) if planned else data.attack
     if together:
         asked = rows[~first_of_each(people[rows])]
         first, probes = first_of_each(people[asked]), probes.copy()
@@ -156,12 +147,12 @@ def recover(
         np.add.at(sums, people[asked], normalized(probes[asked]))
         probes[asked], rows = sums[people[asked]], np.sort(np.concatenate([np.setdiff1d(rows, asked), asked[first]]))
     probed, similarity, same = _compared(probes, gallery, people, rows)
-    if classes is not None:
+    if planned:
         enrolled = rows[first_of_each(people[rows])]
-        similarity[classes[probed, None] != classes[None, enrolled]] = -np.inf
+        similarity[data.classes[probed, None] != data.classes[None, enrolled]] = -np.inf
     found[0, probed] = _places(similarity, same)
     found[1, probed] = accepted_at(similarity[same].astype(np.float64), threshold)
-    found[:, ~np.isin(np.arange(len(people)), parts.attack)] = np.nan
+    found[:, ~np.isin(np.arange(len(people)), data.attack)] = np.nan
     return found
 
 
@@ -188,15 +179,16 @@ def _places(similarity: Floats, same: NDArray[np.bool_]) -> Shares:
     return np.asarray(1 + above + tied / 2, np.float64)
 
 
-class Ridge(NamedTuple):
-    """x (n, a) -> y (n, b)."""
+# ---- linear maps --------------------------------------------------------------------------------------------------
 
-    x_mean: Floats
-    y_mean: Floats
-    weights: Floats
+Ridge = tuple[Floats, Floats, Floats]
+"""A map of x (n, a) to y (n, b): the mean of x, weights (a, b) and the mean of y."""
 
-    def __call__(self, x: Floats) -> Floats:
-        return np.asarray((x - self.x_mean) @ self.weights + self.y_mean, np.float32)
+
+def mapped(x: Floats, ridge: Ridge) -> Floats:
+    """What a map makes of x (n, a)."""
+    x_mean, weights, y_mean = ridge
+    return np.asarray((x - x_mean) @ weights + y_mean, np.float32)
 
 
 def ridge(x: Floats, y: Floats, aside: Floats, score: Callable[[Floats], float]) -> Ridge:
@@ -218,7 +210,7 @@ def ridge(x: Floats, y: Floats, aside: Floats, score: Callable[[Floats], float])
         return np.asarray(turned / (np.maximum(values, 0) + penalty * len(x))[:, None], np.float64)
 
     best = max(PENALTIES, key=lambda penalty: score((seen @ shrunk(penalty) + y_mean).astype(np.float32)))
-    return Ridge(x_mean, y_mean, (basis @ shrunk(best)).astype(np.float32))
+    return x_mean, (basis @ shrunk(best)).astype(np.float32), y_mean
 
 
 def ridge_near(x: Floats, y: Floats, aside: Floats, meant: Floats) -> Ridge:
@@ -275,7 +267,8 @@ class Restorer:
 
     def __call__(self, released: Pixels, boxes: Points) -> Pixels:
         """Frames (n, SIDE, SIDE, 3) -> frames of the same size; each colour is restored by the same map."""
-        changes = self.pixels(_planes(small(released, boxes, COARSE))).reshape(-1, 3, FINE, FINE).transpose(0, 2, 3, 1)
+        changes = mapped(_planes(small(released, boxes, COARSE)), self.pixels)
+        changes = changes.reshape(-1, 3, FINE, FINE).transpose(0, 2, 3, 1)
         restored = released.copy()
         for index, (change, matrix) in enumerate(zip(changes, stretch(boxes), strict=True)):
             grown = cv2.resize(np.ascontiguousarray(change), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
@@ -285,6 +278,6 @@ class Restorer:
 
     def find(self, released: Pixels, boxes: Points) -> Points:
         """Five points (n, 5, 2) in px of the frame."""
-        stretched = self.points(self._grey(small(released, boxes, COARSE))).reshape(-1, 5, 2)
+        stretched = mapped(self._grey(small(released, boxes, COARSE)), self.points).reshape(-1, 5, 2)
         pairs = zip(stretch(boxes), stretched, strict=True)
         return np.array([align.apply(align.inverse(matrix), points) for matrix, points in pairs])

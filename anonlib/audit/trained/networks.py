@@ -22,16 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from anonlib.audit.evidence.evidence import SIDE
 from anonlib.audit.trained import data as linear
-from anonlib.audit.trained.data import (
-    NETWORK,
-    AttackerData,
-    DataSplit,
-    Floats,
-    Pairs,
-    Pixels,
-    Points,
-    standing,
-)
+from anonlib.audit.trained.data import NETWORK, AttackerData, Floats, Pairs, Pixels, Points, standing
 from anonlib.faces import align
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import has_bf16, prepare
@@ -167,38 +158,36 @@ def judged(frames: Tensor, points: Points) -> Tensor:
 
 
 class TrainedAttacker:
-    """Learns from `parts.learn`, chooses by `parts.choose`; `network` are the bytes of NETWORK."""
+    """Learns from `data.learn`, chooses by `data.choose`; `network` are the bytes of NETWORK."""
 
-    def __init__(
-        self, network: bytes, data: AttackerData, parts: DataSplit, device: str = "cpu", seed: int = 0
-    ) -> None:
-        self.network, self.data, self.parts, self.device, self.seed = network, data, parts, device, seed
+    def __init__(self, network: bytes, data: AttackerData, device: str = "cpu", seed: int = 0) -> None:
+        self.network, self.data, self.device, self.seed = network, data, device, seed
         self.random = np.random.default_rng(seed)
-        learn, choose = data.pairs(parts.learn, _MOVED, self.random), data.pairs(parts.choose, 0, self.random)
-        self.restorer, self.learn = linear.Restorer(learn, choose), learn
-        self.asked = np.sort(np.concatenate([parts.choose, parts.attack]))
+        self.learn, self.choose = data.pairs(data.learn, _MOVED, self.random), data.pairs(data.choose, 0, self.random)
+        self.restorer = linear.Restorer(self.learn, self.choose)
+        self.asked = np.sort(np.concatenate([data.choose, data.attack]))
         self.half = device != "cpu" or has_bf16()
 
     def recognize(self, clear: Floats, steps: int) -> Floats:
         """Vectors (n, d) of the released photos that are near to `clear` (n, d), 0 for who is learned from. Of four
-        attackers those that are best together for `parts.choose`: ridge regressions from pixels and from what
+        attackers those that are best together for `data.choose`: ridge regressions from pixels and from what
         recognizers say, and networks that read the restored face and the whole frame, which learn until they are no
-        better for `parts.choose`, or for `steps`; of 0 steps they learn their heads alone."""
+        better for `data.choose`, or for `steps`; of 0 steps they learn their heads alone."""
         data, learn, asked = self.data, self.learn, self.asked
-        aside = np.isin(asked, self.parts.choose)
+        aside = np.isin(asked, data.choose)
         whole = np.zeros_like(clear)
 
         def score(probes: Floats) -> float:
             whole[asked[aside]] = probes
-            return standing(whole, clear, data.people, self.parts.choose)
+            return standing(whole, clear, data.people, data.choose)
 
         released, boxes, wanted = data.released[asked], data.boxes[asked], clear[learn.rows]
         pairs = (learn.released, learn.boxes), (released, boxes)
         known, coarse = (linear.flat(linear.small(frames, places, linear.COARSE)) for frames, places in pairs)
-        answers = [linear.ridge(known, wanted, coarse[aside], score)(coarse)]
+        answers = [linear.mapped(coarse, linear.ridge(known, wanted, coarse[aside], score))]
         if data.seen is not None:
-            known, seen = data.seen[self.parts.learn], data.seen[asked]
-            answers.append(linear.ridge(known, clear[self.parts.learn], seen[aside], score)(seen))
+            known, seen = data.seen[data.learn], data.seen[asked]
+            answers.append(linear.mapped(seen, linear.ridge(known, clear[data.learn], seen[aside], score)))
         for view in (self._restored, _whole):
             views = view(released, boxes)
             student = self._student(clear, view(learn.released, learn.boxes), views[aside], score, steps)
@@ -211,16 +200,16 @@ class TrainedAttacker:
         self, clear: Floats, views: Pixels, aside: Pixels, score: Callable[[Floats], float], steps: int
     ) -> StudentRecognizer:
         """Trained to answer `clear` (n, d) to `views` of `learn`, the head first by ridge regression, then all towards
-        the vector of the same photo and the right person; `aside` are views of `parts.choose`."""
-        random, known, rows = np.random.default_rng(self.seed), self.parts.learn, self.learn.rows
+        the vector of the same photo and the right person; `aside` are views of `data.choose`."""
+        random, known, rows = np.random.default_rng(self.seed), self.data.learn, self.learn.rows
         with _MAKING:
             torch.manual_seed(self.seed)
             student: StudentRecognizer = StudentRecognizer(self.network, clear.shape[1]).to(self.device)
         features, aside_features = (self._answers(student.read, seen) for seen in (views, aside))
-        head = linear.ridge_near(features, clear[rows], aside_features, clear[self.parts.choose])
+        x_mean, weights, y_mean = linear.ridge_near(features, clear[rows], aside_features, clear[self.data.choose])
         with torch.no_grad():
-            student.head.weight.copy_(torch.from_numpy(head.weights.T))
-            student.head.bias.copy_(torch.from_numpy(head.y_mean - head.x_mean @ head.weights))
+            student.head.weight.copy_(torch.from_numpy(weights.T))
+            student.head.bias.copy_(torch.from_numpy(y_mean - x_mean @ weights))
         people, who = np.unique(self.data.people[known], return_inverse=True)
         means = np.array([clear[known][who == number].mean(axis=0) for number in range(len(people))], np.float32)
         centres = F.normalize(torch.from_numpy(means)).to(self.device)
@@ -259,9 +248,8 @@ class TrainedAttacker:
 
     def draw(self, steps: int) -> Pixels:
         """Clear frames (n, SIDE, SIDE, 3) as a U-Net draws them in the place of released ones, as they are where they
-        are learned from; it learns until it is no nearer to those of `parts.choose`, or for `steps`."""
-        learn, restorer, data = self.learn, self.restorer, self.data
-        choose = data.pairs(self.parts.choose, 0, self.random)
+        are learned from; it learns until it is no nearer to those of `data.choose`, or for `steps`."""
+        learn, choose, restorer, data = self.learn, self.choose, self.restorer, self.data
         judge = TorchGraph(self.network).eval().to(self.device)
         with _MAKING:
             torch.manual_seed(self.seed)

@@ -25,7 +25,7 @@ from anonlib.audit.attacks.similarity import FAR
 from anonlib.audit.evidence.evidence import BASELINES, CLEAR, RELEASED, Evidence, frame
 from anonlib.audit.evidence.gather import Report
 from anonlib.audit.findings import Attack
-from anonlib.audit.trained.data import NETWORK, AttackerData, DataSplit, recover, split, teachers
+from anonlib.audit.trained.data import NETWORK, AttackerData, recover, split, teachers
 from anonlib.errors import NotFound
 from anonlib.execution.base import UnitResult
 from anonlib.faces import align
@@ -82,10 +82,10 @@ def trained_attacks(
     def attacked(kind: str) -> tuple[str, Results, float]:
         began, how = time.monotonic(), method if kind == RELEASED else kind
         # A redaction needs no secret, so an attacker can repeat it; the other methods need the job's.
-        data = data_of(evidence, kind, rows, how if how in get_args(Redaction) else None)
-        train = partial(attack, data, parts, device=device, seed=seed)
+        data = data_of(evidence, kind, rows, parts, how if how in get_args(Redaction) else None)
+        train = partial(attack, data, device=device, seed=seed)
         answers = train() if kind == RELEASED else _kept(store, data, kind, seed, train)
-        return kind, results(answers, data, parts), time.monotonic() - began
+        return kind, results(answers, data), time.monotonic() - began
 
     found: dict[str, Results] = {}
     torch.set_num_threads(max(1, cores // at_once))
@@ -93,36 +93,42 @@ def trained_attacks(
         for kind, recovered, seconds in pool.map(attacked, kinds):
             found[kind] = recovered
             report("train", UnitResult(kind, faces=len(rows), seconds=seconds), len(kinds))
-    data = data_of(evidence, CLEAR, rows)
-    clear = {f"{INVERSION} by {name}": own for name, own in data.vectors.items()}
-    found[CLEAR] = results({TRAINED: teachers(data, parts)} | clear, data, parts)
+    data = data_of(evidence, CLEAR, rows, parts)
+    found[CLEAR] = results(
+        {TRAINED: teachers(data)} | {f"{INVERSION} by {name}": own for name, own in data.vectors.items()}, data
+    )
     groups = [(part, name, members[rows]) for part, name, members in groups_of(evidence)]
-    chance = 1 / len(np.unique(data.people[parts.attack]))
+    chance = 1 / len(np.unique(data.people[data.attack]))
     attacks = []
     for name in found[RELEASED]:
         title, _, recognizer = name.partition(" by ")
         judge, held_out = recognizer or TRAINED_HERE, recognizer not in used
-        probes = Probes(data.people, judge, held_out, groups, evidence.classes[rows], evidence.replaced[rows], seed)
+        probes = Probes(data.people, judge, held_out, groups, data.classes, evidence.replaced[rows], seed)
         ranks = {kind: recovered[name][0] for kind, recovered in found.items()}
-        first, fifth = ({kind: np.where(np.isnan(r), r, r <= within) for kind, r in ranks.items()} for within in (1, 5))
-        accepted = {kind: recovered[name][1] for kind, recovered in found.items()}
+        first = {kind: np.where(np.isnan(places), places, places <= 1) for kind, places in ranks.items()}
         if title == WITH_PLAN:
             attacks.append(probes.attack(title, "rank-1", first))
             continue
-        attacks += [
-            probes.attack(title, "rank-1", first, chance, detailed=True),
-            probes.attack(title, "rank-5", fifth, min(1.0, 5 * chance)),
-            probes.attack(title, "TAR", accepted, FAR),
-        ]
+        accepted = {kind: recovered[name][1] for kind, recovered in found.items()}
+        attacks.append(probes.attack(title, "rank-1", first, chance, detailed=True))
+        attacks.append(probes.attack(title, "TAR", accepted, FAR))
     return attacks
 
 
-def data_of(evidence: Evidence, kind: str, rows: NDArray[np.int64], how: str | None = None) -> AttackerData:
-    """The attacker's data of the faces in `rows` (m,), as one kind of photo shows them."""
+def data_of(
+    evidence: Evidence,
+    kind: str,
+    rows: NDArray[np.int64],
+    parts: tuple[NDArray[np.int64], ...],
+    how: str | None = None,
+) -> AttackerData:
+    """The attacker's data of the faces in `rows` (m,), as one kind of photo shows them; `parts` of them, as of `split`.
+    `how`: the redaction that an attacker can repeat."""
     boxes, meshes = evidence.boxes[rows], evidence.clear.mesh[rows]
     matrices = [frame(box) for box in boxes]
     corners = [align.apply(matrix, box.reshape(2, 2)).ravel() for matrix, box in zip(matrices, boxes, strict=True)]
     points = [align.apply(matrix, five_points(mesh)) for matrix, mesh in zip(matrices, meshes, strict=True)]
+    learn, choose, attack = parts
     return AttackerData(
         clear=evidence.clear.frames[rows],
         released=evidence.looks[kind].frames[rows],
@@ -131,19 +137,22 @@ def data_of(evidence: Evidence, kind: str, rows: NDArray[np.int64], how: str | N
         people=evidence.subjects[rows],
         classes=evidence.classes[rows],
         vectors={name: vectors[rows] for name, vectors in evidence.clear.vectors.items()},
+        learn=learn,
+        choose=choose,
+        attack=attack,
         seen=np.concatenate([vectors[rows] for vectors in evidence.looks[kind].vectors.values()], axis=1),
         anonymize=None if how is None else partial(redact, how=how),
     )
 
 
-def attack(data: AttackerData, parts: DataSplit, *, device: str = "cpu", seed: int = 0) -> Answers:
+def attack(data: AttackerData, *, device: str = "cpu", seed: int = 0) -> Answers:
     """What networks that learned from other people make of released photos: vectors, and by inversion those of the
     recognizers that may judge: NETWORK helps to draw, so it may not."""
     from anonlib.audit.trained.networks import TrainedAttacker
 
     longer = 1 if device == "cpu" else 10
-    attacker = TrainedAttacker(model_bytes(NETWORK), data, parts, device, seed)
-    answers = {TRAINED: attacker.recognize(teachers(data, parts), STEPS * longer)}
+    attacker = TrainedAttacker(model_bytes(NETWORK), data, device, seed)
+    answers = {TRAINED: attacker.recognize(teachers(data), STEPS * longer)}
     drawn, rows = attacker.draw(DRAWN * longer), attacker.asked
     points = attacker.restorer.find(data.released[rows], data.boxes[rows])
     for name in (name for name in data.vectors if name != NETWORK):
@@ -153,19 +162,19 @@ def attack(data: AttackerData, parts: DataSplit, *, device: str = "cpu", seed: i
     return answers
 
 
-def results(answers: Answers, data: AttackerData, parts: DataSplit) -> Results:
+def results(answers: Answers, data: AttackerData) -> Results:
     """Who is recovered: against clear and against released photos, a person's photos together, and with the plan."""
-    clear, best = teachers(data, parts), answers[TRAINED]
+    clear, best = teachers(data), answers[TRAINED]
     found = {
-        TRAINED: recover(best, clear, data.people, parts),
-        BOTH_RELEASED: recover(best, best, data.people, parts),
-        TOGETHER: recover(best, clear, data.people, parts, together=True),
+        TRAINED: recover(data, best, clear),
+        BOTH_RELEASED: recover(data, best, best),
+        TOGETHER: recover(data, best, clear, together=True),
     }
     if (data.classes >= 0).any():
-        found[WITH_PLAN] = recover(best, clear, data.people, parts, classes=data.classes)
+        found[WITH_PLAN] = recover(data, best, clear, planned=True)
     for name, own in data.vectors.items():
         if (title := f"{INVERSION} by {name}") in answers:
-            found[title] = recover(answers[title], own, data.people, parts)
+            found[title] = recover(data, answers[title], own)
     return found
 
 

@@ -8,21 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks import similarity
 from anonlib.audit.attacks.similarity import (
     BINS,
     auc,
     dot,
     found_within,
-    impostor_pairs,
-    nearest_donor,
     pair_scores,
     places,
     threshold_at_far,
 )
 from tests.support.evidence import units
 
-AXES = np.eye(4, dtype=np.float32)
 LEVELS = st.lists(st.integers(0, 5), min_size=1, max_size=8)
 
 
@@ -44,25 +40,6 @@ def test_the_first_place_is_what_a_loop_finds_and_all_places_hold_everybody(seed
     assert (found_within(people, *ranks) == 1).all()
 
 
-def test_those_who_tie_share_the_places_that_they_take() -> None:
-    better, tied = of(0, 1, 1, 3, 0), of(1, 2, 2, 1, 0)
-    np.testing.assert_array_equal(found_within(1, better, tied), [1, 0, 0, 0, np.nan])
-    np.testing.assert_array_equal(found_within(2, better, tied), [1, 0.5, 0.5, 0, np.nan])
-
-
-def test_blocks_of_rows_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    probes, gallery, who = units(50, 3), units(20, 4), np.arange(50) % 20
-
-    def found() -> list[NDArray[np.generic]]:
-        score = dot(probes, gallery)
-        return [*places(score, np.arange(50), who), pair_scores(probes, who), np.sort(impostor_pairs(probes, who))]
-
-    whole = found()
-    monkeypatch.setattr(similarity, "_ROWS", 7)
-    for array, other in zip(whole, found(), strict=True):
-        np.testing.assert_allclose(array, other, atol=1e-6)
-
-
 @given(st.lists(st.sampled_from([-0.5, 0.0, 0.1, 0.2, 0.5, 0.9]), min_size=1, max_size=60), st.floats(0.0, 1.0))
 def test_the_threshold_is_the_least_that_keeps_the_far(values: list[float], far: float) -> None:
     impostors = np.array(values, np.float32)
@@ -70,13 +47,6 @@ def test_the_threshold_is_the_least_that_keeps_the_far(values: list[float], far:
     assert (impostors >= threshold).mean() <= far + 1e-9
     below = impostors[impostors < threshold]
     assert not len(below) or (impostors >= below.max()).mean() > far
-
-
-def test_a_donor_counts_if_its_class_is_shown_and_it_is_another_person() -> None:
-    donors, people, classes = AXES[[0, 1, 2]], of(0, 1, 2), of(0, 0, 1)
-    outputs = np.repeat(np.array([[0.8, 0.36, 0.48, 0.0]], np.float32), 5, axis=0)
-    nearest = nearest_donor(outputs, of(9, 0, 9, 2, 9), of(0, 0, 1, 1, -1), donors, people, classes)
-    np.testing.assert_allclose(nearest, [0.8, 0.36, 0.48, np.nan, np.nan], atol=1e-6)
 
 
 def counts(genuine: list[int], impostor: list[int]) -> np.ndarray:
@@ -97,6 +67,3 @@ def test_pairs_are_counted_by_person_in_the_bin_of_their_cosine_and_never_with_t
     gallery = np.array([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]], np.float32)
     found = pair_scores(np.array([[1.0, 0.0]], np.float32), of(0), gallery, of(0, 1, 2))
     assert np.flatnonzero(found[0]).tolist() == [BINS - 1, BINS, BINS + int(0.8 * BINS)]
-    vectors, who, group = units(6, 1), of(0, 0, 1, 1, 2, 2), of(0, 1, 0, 0, 1, 1)
-    found = pair_scores(vectors, who, vectors, who, (group, group))
-    assert found[:, :BINS].sum(axis=1).tolist() == [2, 4, 4] and found[:, BINS:].sum(axis=1).tolist() == [4, 2, 2]

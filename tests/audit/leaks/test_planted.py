@@ -17,7 +17,7 @@ from tests.support import photos
 from tests.support.runs import Run, every_byte, manifest, run_job
 
 SECRET = b"SECRET-4711"
-PHOTOS = 60
+PHOTOS = 32
 
 
 def camera_exif() -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.evidence.evidence import SIDE
-from anonlib.audit.trained.data import AttackerData
+from anonlib.audit.trained.data import AttackerData, split
 from anonlib.models.catalog import MODELS
 from anonlib.synthesis.redact import redact
 
@@ -48,6 +48,6 @@ def held(how: str, people: int = 40, photos: int = 5, seed: int = 0) -> Attacker
     released = clear.copy()
     for picture, box in zip(released, boxes, strict=True):
         redact(picture, box, how)
-    nobody = np.full(len(who), -1)
-    vectors = {JUDGE: look(clear)}
-    return AttackerData(clear, released, boxes, points, who, vectors, nobody, anonymize=partial(redact, how=how))
+    again = partial(redact, how=how)
+    nobody, vectors = np.full(len(who), -1), {JUDGE: look(clear)}
+    return AttackerData(clear, released, boxes, points, who, vectors, nobody, *split(who, 0), anonymize=again)

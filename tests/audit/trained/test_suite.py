@@ -3,7 +3,7 @@ findings they stand beside every baseline, which is attacked only once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from anonlib.audit.evidence.evidence import CLEAR, RELEASED, SIDE, Evidence
 from anonlib.audit.findings import Attack
 from anonlib.audit.trained import suite
-from anonlib.audit.trained.data import NETWORK, AttackerData, split
-from anonlib.audit.trained.networks import StudentRecognizer, TrainedAttacker, judged
+from anonlib.audit.trained.data import NETWORK, teachers
+from anonlib.audit.trained.networks import StudentRecognizer, TrainedAttacker
 from anonlib.audit.trained.suite import (
     BOTH_RELEASED,
     INVERSION,
@@ -41,7 +41,7 @@ from tests.audit.trained.made import JUDGE, held, look
 from tests.support import evidence as support
 
 PEOPLE, PHOTOS = 40, 2
-FEW = ("blur", "solid", "one-face")
+FEW = ("solid", "one-face")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,50 +69,25 @@ class KnowsPatterns:
         return look(np.array(pictures))
 
 
-@pytest.fixture
-def attacked(monkeypatch: pytest.MonkeyPatch) -> Callable[[AttackerData], Results]:
+def test_a_blur_gives_people_away_to_an_attacker_trained_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "Recognizer", KnowsPatterns)
-
-    def attacked(data: AttackerData) -> Results:
-        parts = split(data.people, 0)
-        return results(attack(data, parts), data, parts)
-
-    return attacked
-
-
-def test_a_blur_gives_people_away_to_an_attacker_trained_on_others(
-    attacked: Callable[[AttackerData], Results], monkeypatch: pytest.MonkeyPatch
-) -> None:
     data, drawn, draw = held("blur"), list[NDArray[np.uint8]](), TrainedAttacker.draw
     monkeypatch.setattr(TrainedAttacker, "draw", lambda *given: drawn.append(draw(*given)) or drawn[0])
-    found = attacked(data)
+    found = results(attack(data), data)
     assert hit(found, TRAINED) > 0.5 and hit(found, BOTH_RELEASED) > 0.3
     assert hit(found, TOGETHER) > hit(found, TRAINED) and hit(found, f"{INVERSION} by {JUDGE}") > 0.5
-    rows = split(data.people, 0).attack
-    errors = [np.abs(frames[rows] - data.clear[rows].astype(float))[:, 28:68, 28:68].mean()
+    errors = [np.abs(frames[data.attack] - data.clear[data.attack].astype(float))[:, 28:68, 28:68].mean()
               for frames in (drawn[0], data.released)]  # fmt: skip
     assert errors[0] < 0.6 * errors[1]
 
 
-def test_a_flat_ellipse_gives_nobody_away(attacked: Callable[[AttackerData], Results]) -> None:
-    found = attacked(held("solid"))
-    for name in (TRAINED, BOTH_RELEASED, f"{INVERSION} by {JUDGE}"):
-        assert hit(found, name) < 0.2, name
-
-
-def test_attacked_people_have_no_part_in_training_and_a_seed_gives_the_same_attacker(
-    attacked: Callable[[AttackerData], Results], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(suite, "STEPS", 6)
-    data = held("blur", people=16)
-    parts = split(data.people, 0)
+def test_attacked_people_have_no_part_in_training_and_a_seed_gives_the_same_attacker() -> None:
+    data = held("blur", people=12, photos=4)
     clear, vectors = data.clear.copy(), data.vectors[JUDGE].copy()
     for array in (clear, vectors):
-        array[parts.attack] = array[parts.attack][::-1]
-    learned, recognize = list[NDArray[np.float32]](), TrainedAttacker.recognize
-    monkeypatch.setattr(TrainedAttacker, "recognize", lambda *given: learned.append(recognize(*given)) or learned[-1])
-    attacked(data)
-    attacked(replace(data, clear=clear, vectors={JUDGE: vectors}))
+        array[data.attack] = array[data.attack][::-1]
+    others = replace(data, clear=clear, vectors={JUDGE: vectors})
+    learned = [TrainedAttacker(model_bytes(NETWORK), each).recognize(teachers(each), 6) for each in (data, others)]
     assert np.array_equal(*learned)
 
 
@@ -126,13 +101,6 @@ def test_the_network_starts_as_the_recognizer_that_it_was_and_all_of_it_learns()
         assert np.allclose(student.read(views).numpy(), before, atol=1e-3)
     student(views).square().sum().backward()
     assert all(weight.grad is not None for weight in student.body.parameters())
-
-
-def test_the_loss_reads_the_crop_that_the_recognizer_reads() -> None:
-    data = held("blur", people=8)
-    frames = torch.from_numpy(data.clear[:6].transpose(0, 3, 1, 2).astype(np.float32) / 255)
-    wanted = model_input(NETWORK, list(data.clear[:6]), list(data.points[:6]))
-    assert np.abs(judged(frames, data.points[:6]).numpy() - wanted).mean() < 0.01
 
 
 # ---- findings ---------------------------------------------------------------------------------------------------
@@ -174,17 +142,16 @@ def found(tmp_path_factory: pytest.TempPathFactory, _a_few_steps: None) -> Found
     return trained_attacks(coloured(), "k-diff", store, used=(support.NAME,)), store
 
 
-def test_what_survives_a_baseline_is_recovered_and_a_flat_ellipse_gives_nothing(found: Found) -> None:
+def test_findings_stand_beside_baselines_and_a_flat_ellipse_gives_nothing(found: Found) -> None:
     named = {(finding.name, finding.target): finding for finding in found[0]}
     assert named.keys() == {
         (WITH_PLAN, "rank-1"),
-        *product((TRAINED, BOTH_RELEASED, TOGETHER, INVERSION), ("rank-1", "rank-5", "TAR")),
+        *product((TRAINED, BOTH_RELEASED, TOGETHER, INVERSION), ("rank-1", "TAR")),
     }
     trained, inverted = named[TRAINED, "rank-1"], named[INVERSION, "rank-1"]
     assert trained.recognizer == TRAINED_HERE and trained.held_out
     assert inverted.recognizer == support.NAME and not inverted.held_out
     assert (trained.baselines[CLEAR].value or 0) > 0.95
-    assert (trained.baselines["blur"].value or 0) > 0.5
     assert (trained.baselines["solid"].value or 0) < 0.2 and (trained.released.value or 0) < 0.2
     assert trained.identity is not None and trained.identity.low is not None and trained.identity.low < 0.05
     assert trained.released.chance == pytest.approx(1 / (PEOPLE / 2))
@@ -208,8 +175,8 @@ def test_baselines_are_attacked_once_for_all_releases_of_the_same_photos(
         reported.append((stage, outcome.unit, units))
 
     again = trained_attacks(coloured(), "k-diff", found[1], used=(support.NAME,), report=report)
-    assert len(attacked) == 1 and reported == [("train", kind, 4) for kind in (RELEASED, *FEW)]
+    assert len(attacked) == 1 and reported == [("train", kind, 3) for kind in (RELEASED, *FEW)]
     assert [finding.baselines for finding in again] == [finding.baselines for finding in found[0]]
     monkeypatch.setattr(suite, "DRAWN", 2)
     trained_attacks(coloured(), "k-diff", found[1], used=())
-    assert len(attacked) == 5
+    assert len(attacked) == 4

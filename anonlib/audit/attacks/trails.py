@@ -1,16 +1,14 @@
-"""Follow the tables: from what a face shows, over the rows of every released table, to what other faces show.
+"""Trails: from a surrogate that a face shows, over the rows of the released tables, to surrogates that others show.
 
 A table that names two surrogates in a row leads from each to the other; so do two tables that share pseudonyms, sizes
-or the order of their rows. The average of all faces that show what is found there is looked up among clear photos:
-where a table pairs the surrogate that a class shows with its members' average, this undoes the method.
+or the order of their rows. Where a table pairs the surrogate that a class shows with its members' average, looking that
+average up undoes the method.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -18,49 +16,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anonlib.audit.attacks.base import Attacker, Material
-from anonlib.audit.attacks.similarity import Score, Scores, Vectors, dot, found_within
-from anonlib.audit.evidence.evidence import RELEASED
+from anonlib.audit.attacks.similarity import Vectors
 from anonlib.audit.evidence.published import Published
-from anonlib.audit.findings import Disclosure
 from anonlib.audit.statistics import Numbers
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-MOST = 3
-"""Trails that are followed at once, the best on the half of the people that chooses them."""
-NOTHING = "no table leads from what a face shows to what another shows: nothing to follow"
 _MANIFEST, _ROW = "manifest", "row"
 
+Trail = tuple["csr_matrix", "csr_matrix"]
+"""Links between m surrogates by v shared values, counts of rows: from the first (m, v), and back to others (v, m)."""
 Table = Mapping[str, list[tuple[int, Any]]]
 """Column -> (row, value) of each value in it, of which a list has several; _ROW has the number of each row."""
 
 
-@dataclass(frozen=True)
-class Trail:
-    """Links between m surrogates by v shared values: `out` (m, v) and `back` (v, m) count rows."""
-
-    name: str
-    out: csr_matrix
-    back: csr_matrix
-
-    def averages(self, shown: Numbers, vectors: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
-        """(m, d) The mean direction of the faces (n, d) that it leads to from each surrogate but itself, else 0; (m,)
-        if any. `shown` (n,) numbers what each face shows, -1 for nothing."""
-        showing = shown >= 0
-        # The last column counts faces.
-        sums = np.zeros((self.out.shape[0], vectors.shape[1] + 1))
-        np.add.at(sums, shown[showing], np.pad(vectors[showing], ((0, 0), (0, 1)), constant_values=1))
-        itself = np.asarray(self.out.multiply(self.back.T).sum(axis=1)).reshape(-1, 1)
-        led = self.out @ (self.back @ sums) - itself * sums
-        means = led[:, :-1] / np.maximum(np.linalg.norm(led[:, :-1], axis=1, keepdims=True), 1e-9)
-        reached = led[:, -1] > 0.5
-        return np.where(reached[:, None], means, 0).astype(np.float32), reached
-
-
-def trails_of(published: Published) -> list[Trail]:
-    """Every trail from one surrogate that is shown to another."""
+def trails_of(published: Published) -> dict[str, Trail]:
+    """Every trail from one surrogate that is shown to another, by the columns that it leads over."""
     number = {digest: position for position, digest in enumerate(published.surrogates)}
     # Of the manifest what a table may say too: every combination of texts and whole numbers.
     fields = published.manifest.schema
@@ -73,68 +45,36 @@ def trails_of(published: Published) -> list[Trail]:
         for name, column in table.items()
         if any(value in number for _, value in column)
     }
-    trails = []
+    trails: dict[str, Trail] = {}
     for ((path, name), first), ((other, target), last) in product(naming.items(), naming.items()):
         if path == other == _MANIFEST:
             continue
         if path == other:
-            trails.append(Trail(f"{path}: {name} -> {target}", first.T.tocsr(), last))
+            trails[f"{path}: {name} -> {target}"] = (first.T.tocsr(), last)
         for column, other_column, values in _shared(tables, (path, name), (other, target)):
             order = {value: position for position, value in enumerate(sorted(values - number.keys(), key=str))}
             if order:
                 out, back = _matrix(tables[path], column, order), _matrix(tables[other], other_column, order)
                 step = f"{path}: {name}, {column} -> {other}: {other_column}, {target}"
-                trails.append(Trail(step, (first.T @ out).tocsr(), (back.T @ last).tocsr()))
-    shown = published.shown
-    return [trail for trail in trails if trail.averages(shown, np.ones((len(shown), 1), np.float32))[1].any()]
+                trails[step] = ((first.T @ out).tocsr(), (back.T @ last).tocsr())
+    faces = np.ones((len(published.shown), 1), np.float32)
+    return {name: trail for name, trail in trails.items() if walked(trail, published.shown, faces).any()}
 
 
-def walks(attacker: Attacker) -> dict[str, Score]:
-    """A score for each trail: the average that it leads to from the probe's surrogate, beside each candidate; or 0."""
-    if attacker.walks is None:
-        published, attacker.walks = attacker.material.records, {}
-        worn = np.where(attacker.rows >= 0, published.shown[attacker.rows], -1)
-        probes = worn[attacker.probe]
-        for trail in trails_of(published):
-            means, _ = trail.averages(worn, attacker.vectors[RELEASED])
-            reached = np.where(probes[:, None] >= 0, means[probes], 0).astype(np.float32)
-            attacker.walks[trail.name] = dot(reached, attacker.clear)
-    return attacker.walks
-
-
-def best(attacker: Attacker, scores: Mapping[str, Score], rows: Numbers, most: int = 1) -> list[str]:
-    """The scores that put the right person nearest to the front for these rows: least mean logarithm of the rank."""
-    ranks = {name: attacker.ranks(score, attacker.sample(rows)) for name, score in scores.items()}
-    depth = {name: float(np.log(better + (tied + 1) / 2).mean()) for name, (better, tied) in ranks.items()}
-    return sorted(scores, key=depth.__getitem__)[:most]
-
-
-def certificate(material: Material) -> Iterator[Disclosure]:
-    """Rank-1 and rank-10 of the best trail, chosen on the other half of the people, beside the picture's."""
-    for attacker in material.held_out:
-        trails, chosen, alone = walks(attacker), set[str](), attacker.ranks(attacker.picture)
-        if not trails:
-            yield attacker.disclosure("certificate", "rank-1, picture alone", found_within(1, *alone), note=NOTHING)
-            continue
-        followed = attacker.both_ways(partial(_follow, attacker, trails, chosen))
-        note = f"{len(trails)} trails; followed {' and '.join(sorted(chosen))}"
-        for rank in (1, 10):
-            hits, beside = found_within(rank, *followed), found_within(rank, *alone)
-            yield attacker.disclosure("certificate", f"rank-{rank}", hits, beside, ranks=rank, note=note)
-
-
-def _follow(attacker: Attacker, trails: Mapping[str, Score], chosen: set[str], rows: Numbers) -> Score:
-    """The score of the trail that is best for these rows, whose name is added to `chosen`."""
-    (name,) = best(attacker, trails, rows)
-    chosen.add(name)
-
-    def score(probes: Numbers) -> Scores:
-        fits = trails[name](probes)
-        lost = ~fits.any(axis=1)
-        fits[lost] = attacker.picture(probes[lost])  # where no trail begins there is the picture
-        return fits
-
-    return score
+def walked(trail: Trail, shown: Numbers, vectors: Vectors) -> Vectors:
+    """(n, d) The mean direction of the faces (n, d) to which a trail leads from what each face shows, which `shown`
+    (n,) numbers, and never to that itself; 0 where it leads nowhere, or nothing is shown (-1)."""
+    out, back = trail
+    showing = shown >= 0
+    # The last column counts faces.
+    sums = np.zeros((out.shape[0], vectors.shape[1] + 1))
+    np.add.at(sums, shown[showing], np.pad(vectors[showing], ((0, 0), (0, 1)), constant_values=1))
+    itself = np.asarray(out.multiply(back.T).sum(axis=1)).reshape(-1, 1)
+    led = out @ (back @ sums) - itself * sums
+    means = led[:, :-1] / np.maximum(np.linalg.norm(led[:, :-1], axis=1, keepdims=True), 1e-9)
+    means[led[:, -1] <= 0.5] = 0
+    found: NDArray[np.float32] = np.where(showing[:, None], means[shown], 0).astype(np.float32)
+    return found
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

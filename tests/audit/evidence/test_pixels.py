@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.audit.evidence.skin import crispness, skin_of
-from anonlib.audit.utility.kept import edge_contrast, hair_of, share_changed
+from anonlib.audit.evidence.pixels import crispness, edge_contrast, hair_of, share_changed, skin_of
 from anonlib.faces import align
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 

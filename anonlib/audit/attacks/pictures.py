@@ -1,19 +1,20 @@
-"""Look-ups by a ready-made recognizer: naive, parrot, context, averaging, open set, and donors of a surrogate.
+"""Attacks that compare photos: look-ups by a ready-made recognizer, linkage, and donors of a surrogate.
 
 Naive (an anonymized photo against clear ones) and parrot (against photos anonymized the same way) are those of Newton
-et al. 2005 (k-Same, IEEE TKDE 17(2)). An open set is that of ISO/IEC 19795-1.
+et al. 2005 (k-Same, IEEE TKDE 17(2)). An open set is that of ISO/IEC 19795-1. Linkage asks of two photos whether they
+show one person: the area under the ROC curve over pairs is .5 where they cannot be linked, 1 where all can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
 from anonlib.audit.attacks import similarity
-from anonlib.audit.attacks.base import Attacker, Material
-from anonlib.audit.attacks.similarity import FAR, Score, Scores, accepted_at, dot, found_within
-from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, RELEASED
+from anonlib.audit.attacks.base import Attacker, Material, Probes
+from anonlib.audit.attacks.similarity import FAR, Score, Scores, accepted_at, dot, found_within, pair_scores
+from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
 from anonlib.audit.findings import Attack
 from anonlib.audit.statistics import Numbers
 
@@ -24,19 +25,16 @@ FPIR = 0.01
 def naive(material: Material) -> Iterator[Attack]:
     """Released photos against clear ones: identification and verification."""
     for attacker in material.attackers:
-        clear = attacker.vectors[CLEAR]
-        scores = {look: attacker.cosines(vectors, clear) for look, vectors in attacker.vectors.items()}
-        first, *replaced = _identified(attacker, "naive", scores)
-        yield first
-        fifth = {look: found_within(5, *attacker.ranks(score)) for look, score in scores.items()}
-        yield attacker.attack("naive", "rank-5", fifth, min(5 * attacker.chance, 1))
-        counted, cosine = attacker.reported[attacker.probe], attacker.threshold.cosine
+        scores = {
+            look: attacker.cosines(vectors, attacker.vectors[CLEAR]) for look, vectors in attacker.vectors.items()
+        }
+        yield _identified(attacker, "naive", scores)
+        counted, cosine = attacker.reported[attacker.probe], attacker.threshold
         accepted = {
-            look: np.where(counted, accepted_at(attacker.genuine(vectors, clear), cosine), np.nan)
+            look: np.where(counted, accepted_at(attacker.genuine(vectors), cosine), np.nan)
             for look, vectors in attacker.vectors.items()
         }
-        yield attacker.attack("naive", "TAR", accepted, FAR, detailed=True)
-        yield from replaced
+        yield attacker.attack("naive", "TAR", accepted, FAR, detailed=True, note=attacker.threshold_note)
         yield from _within_class(attacker, "naive", scores)
 
 
@@ -44,7 +42,7 @@ def parrot(material: Material) -> Iterator[Attack]:
     """Released photos against photos that were released too."""
     for attacker in material.attackers:
         scores = {look: attacker.cosines(vectors, vectors) for look, vectors in attacker.vectors.items()}
-        yield from _identified(attacker, "parrot", scores)
+        yield _identified(attacker, "parrot", scores)
         yield from _within_class(attacker, "parrot", scores)
 
 
@@ -90,6 +88,33 @@ def open_set(material: Material) -> Iterator[Attack]:
         yield attacker.attack("open set", f"found at FPIR {FPIR:g}", hits, FPIR / int(enrolled.sum()))
 
 
+def linkage(material: Material) -> Iterator[Attack]:
+    """Two photos of one release: the AUC over all pairs."""
+    for attacker in material.attackers:
+        subjects = attacker.evidence.subjects
+        scores = {look: pair_scores(vectors, subjects) for look, vectors in attacker.vectors.items()}
+        yield attacker.pair_attack("linkage", scores)
+
+
+def linkage_of_releases(first: Evidence, second: Evidence, *, used: Collection[str], seed: int = 0) -> Iterator[Attack]:
+    """A photo of each release, of the people who are in both: the AUC over all pairs.
+
+    `used`: recognizers that the methods of either used. Faces that fell back are left out: what an ellipse tells is
+    the baseline's.
+    """
+    both = np.intersect1d(first.names, second.names)
+    rows = [np.isin(release.names, both) & release.replaced for release in (first, second)]
+    sides = list(zip((first, second), rows, strict=True))
+    person, other = (np.searchsorted(both, release.names[kept]) for release, kept in sides)
+    for recognizer in first.clear.vectors:
+        scores = {}
+        for look in (CLEAR, RELEASED, HIDDEN, ONE_FACE):
+            probes, gallery = (release.looks[look].vectors[recognizer][kept] for release, kept in sides)
+            scores[look] = pair_scores(probes, person, gallery, other)
+        judge = Probes(person, recognizer, recognizer not in used, (), person, np.ones(len(person), bool), seed)
+        yield judge.pair_attack("linkage of two releases", scores, f"{len(both):,} people are in both")
+
+
 def donors(material: Material) -> Iterator[Attack]:
     """Whether donors are accepted, by the photo that was averaged or by another one; the latter is worse."""
     for attacker in material.attackers:
@@ -106,19 +131,13 @@ def donors(material: Material) -> Iterator[Attack]:
                 look: similarity.nearest_donor(vectors, evidence.people, evidence.worn, *faces)
                 for look, vectors in attacker.vectors.items()
             }
-            accepted = {look: accepted_at(cosines, attacker.threshold.cosine) for look, cosines in nearest.items()}
+            accepted = {look: accepted_at(cosines, attacker.threshold) for look, cosines in nearest.items()}
             yield attacker.of(evidence.subjects).attack("donors", f"accepted by {name}", accepted)
 
 
-def _identified(attacker: Attacker, name: str, scores: dict[str, Score]) -> Iterator[Attack]:
-    """Rank-1; and the same without the faces that fell back to an ellipse, if there are any, since
-    these flatter a method that often gives up."""
+def _identified(attacker: Attacker, name: str, scores: dict[str, Score]) -> Attack:
     first = {look: found_within(1, *attacker.ranks(score)) for look, score in scores.items()}
-    yield attacker.attack(name, "rank-1", first, attacker.chance, detailed=True)
-    replaced = attacker.evidence.replaced
-    if not replaced.all():
-        kept = {look: np.where(replaced[attacker.probe], values, np.nan) for look, values in first.items()}
-        yield attacker.attack(name, "rank-1 of replaced faces", kept, attacker.chance)
+    return attacker.attack(name, "rank-1", first, attacker.chance, detailed=True)
 
 
 def _within_class(attacker: Attacker, name: str, scores: dict[str, Score]) -> Iterator[Attack]:
@@ -139,3 +158,17 @@ def _within_class(attacker: Attacker, name: str, scores: dict[str, Score]) -> It
     yield attacker.attack(
         name, "rank-1 within the class", hits, float((1 / people[counted]).mean()) if counted.any() else None
     )
+
+
+ON_PICTURES: dict[str, Callable[[Material], Iterable[Attack]]] = {
+    attack.__name__.replace("_", " "): attack
+    for attack in (naive, parrot, context, averaging, open_set, linkage, donors)
+}
+"""Attacks that compare photos, and read none of the release's records; linkage_of_releases needs a second release."""
+
+
+def attack_pictures(material: Material) -> list[Attack]:
+    """What ready-made recognizers find in released photos, recognizer by recognizer."""
+    attacks = [attack for run in ON_PICTURES.values() for attack in run(material)]
+    order = [attacker.recognizer for attacker in material.attackers]
+    return sorted(attacks, key=lambda attack: order.index(attack.recognizer))

@@ -1,1 +1,0 @@
-"""The utility of a release: attributes kept, distribution shift, a downstream task."""
