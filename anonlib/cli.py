@@ -16,7 +16,7 @@ import typer
 
 from anonlib import __version__, terminal
 from anonlib.config import JobConfig, keys, load_config
-from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError
+from anonlib.errors import EXIT_AUDIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, suggestion
 
 if TYPE_CHECKING:
     from anonlib.job import Job
@@ -403,12 +403,11 @@ Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, o
 
 
 def _names(selection: str) -> tuple[str, ...]:
-    from anonlib.models.catalog import names_of
+    from anonlib.models.catalog import MODELS, SETS
 
-    try:
-        return names_of(selection)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--set") from None
+    if selection not in (*SETS, *MODELS):
+        raise typer.BadParameter(f"there is none; {suggestion(selection, (*SETS, *MODELS))}", param_hint="--set")
+    return SETS.get(selection, (selection,))
 
 
 @models.command("list")

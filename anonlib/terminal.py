@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from anonlib.errors import EXIT_INTERRUPTED, EXIT_STOPPED, AnonlibError, VerificationError
+
 if TYPE_CHECKING:
     from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
     from anonlib.doctor import CheckResult
@@ -39,8 +41,6 @@ _NAME, _FIGURE = 80, 20
 @contextmanager
 def guarded() -> Iterator[None]:
     """End the process with one sentence and exit code 1 for what a person can mend, 130 for Ctrl-C."""
-    from anonlib.errors import EXIT_INTERRUPTED, EXIT_STOPPED, AnonlibError, VerificationError
-
     code = EXIT_STOPPED
     try:
         yield
@@ -207,8 +207,6 @@ def print_verified(found: Verified) -> None:
 def print_compared(found: Mapping[str, int], first: str) -> None:
     """How many photos are as their originals outside their regions; raises VerificationError where one is not, the
     `first` by name."""
-    from anonlib.errors import VerificationError
-
     counts = f"{found['same']:,} photos are the same outside their regions, {found['reencoded']:,} were encoded anew"
     print_rows([("originals", f"{counts}, {found['changed']:,} changed")])
     if first:

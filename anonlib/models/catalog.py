@@ -94,14 +94,3 @@ SETS: dict[str, tuple[str, ...]] = {
     "evaluation": tuple(card.name for card in MODELS.values() if card.use == "evaluation"),
     "demo": tuple(MODELS),
 }
-
-
-def names_of(selection: str) -> tuple[str, ...]:
-    """The model names of a set, or of one model. Raises ValueError for a name that is neither."""
-    if selection in SETS:
-        return SETS[selection]
-    if selection in MODELS:
-        return (selection,)
-    raise ValueError(
-        f"There is no model or set called {selection!r}. Sets: {', '.join(SETS)}. Models: {', '.join(MODELS)}."
-    )

@@ -26,8 +26,9 @@ from anonlib.job import Job
 from anonlib.review.page import describe
 from anonlib.review.session import Session
 from anonlib.storage import open_storage
-from anonlib.verification import certificate, verify
+from anonlib.verification import certificate
 from anonlib.verification.conditions import ReleaseCounter, claim_table
+from anonlib.verification.release import verify
 from anonlib.workspace.layout import open_stores
 from anonlib.workspace.schemas import CLIP, RELEASED, STILL, WITHHELD
 from tests.support import clips, photos, runs

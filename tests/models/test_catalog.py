@@ -12,7 +12,7 @@ import pytest
 
 from anonlib.errors import ConfigError
 from anonlib.models.cache import model_bytes
-from anonlib.models.catalog import ARCFACE_POINTS, MODELS, SETS, InputSpec, names_of
+from anonlib.models.catalog import ARCFACE_POINTS, MODELS, SETS, InputSpec
 from anonlib.models.requirements import check_licences
 from tests.support.runs import job
 
@@ -46,13 +46,6 @@ def test_a_smaller_zoom_brings_arcfaces_points_together_and_a_drop_moves_them_do
     low = np.array(InputSpec((112, 112), "points", 0.5, 0.25).landmarks())
     assert np.allclose(np.ptp(wide, axis=0), np.ptp(np.array(ARCFACE_POINTS), axis=0) / 2)
     assert np.allclose(low - wide, [0, 28])
-
-
-def test_a_set_or_a_model_is_found_by_name_and_nothing_else_is() -> None:
-    assert names_of("demo") == tuple(MODELS)
-    assert names_of("centerface") == ("centerface",)
-    with pytest.raises(ValueError, match=r"no model or set called 'retina'.*core.*centerface"):
-        names_of("retina")
 
 
 def test_non_commercial_weights_must_be_accepted_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

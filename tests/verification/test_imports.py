@@ -45,7 +45,7 @@ def release(tmp_path: Path) -> str:
 
 def test_verify_loads_these_modules_and_no_more(release: str) -> None:
     code = (
-        "import sys\nfrom anonlib.storage import open_storage\nfrom anonlib.verification import verify\n"
+        "import sys\nfrom anonlib.storage import open_storage\nfrom anonlib.verification.release import verify\n"
         "verify(open_storage(sys.argv[1]))"
     )
     modules = loaded(code, release)
