@@ -372,7 +372,7 @@ def verify(
         found = check(open_storage(output, options), key)
         terminal.print_verified(found)
         if against is not None:
-            from anonlib.audit.against import compare_with_originals
+            from anonlib.audit.leaks.images import compare_with_originals
 
             terminal.print_compared(*compare_with_originals(output, against, options))
     raise typer.Exit(0 if found.audit_stands else EXIT_AUDIT_FAILED)

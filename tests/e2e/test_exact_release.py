@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from anonlib.audit.against import compare_with_originals
+from anonlib.audit.leaks.images import compare_with_originals
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
 from anonlib.config import DetectorConfig

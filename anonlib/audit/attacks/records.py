@@ -87,15 +87,16 @@ def _best(attacker: Attacker, scores: Mapping[str, Score], chosen: set[str], row
 
 
 def manifest(material: Material) -> Iterator[Disclosure]:
-    """Rank-1 of the picture alone, and put together with the manifest by a conditional logit."""
+    """Rank-1 of the picture put together with the manifest by a conditional logit, beside the picture's."""
     for attacker in material.held_out:
         fields = queries(attacker)
         alone = found_within(1, *attacker.ranks(attacker.picture))
-        yield attacker.disclosure("manifest", "rank-1, picture alone", alone, note="" if fields else NO_FIELD)
-        if fields:
-            asked = attacker.both_ways(partial(attacker.together, [attacker.picture, *fields.values()]))
-            note = f"asked: {', '.join(fields)}"
-            yield attacker.disclosure("manifest", "rank-1, picture, manifest", found_within(1, *asked), alone, note)
+        if not fields:
+            yield attacker.disclosure("manifest", "rank-1, picture alone", alone, note=NO_FIELD)
+            continue
+        asked = found_within(1, *attacker.both_ways(partial(attacker.together, [attacker.picture, *fields.values()])))
+        note = f"asked: {', '.join(fields)}"
+        yield attacker.disclosure("manifest", "rank-1, picture, manifest", asked, alone, note)
     yield from flags(material)
 
 
@@ -193,10 +194,10 @@ def guess(material: Material) -> Iterator[Disclosure]:
 
     That is right for this member's share of the class's faces, which 1/k bounds only where all have as many photos. So
     a class is worth min(people, photos / photos of the most photographed), its effective k, and none more may be
-    certified. All faces are judged; those that the dataset names are reported apart.
+    certified.
     """
     published = material.records
-    named, classes, shown, k = published.named, published.classes, published.shown, published.claim.k
+    classes, shown, k = published.classes, published.shown, published.claim.k
     shows = shown >= 0
     if k is None or not (shows & (classes >= 0)).any():
         yield Disclosure(name="guess", target="right guess", found=nothing(), note=NO_CLASSES)
@@ -210,16 +211,13 @@ def guess(material: Material) -> Iterator[Disclosure]:
             certified[number[digest]] = np.fmin(certified[number[digest]], float(effective))
     planned = np.array([effective for _, effective in published.plan.sizes], np.float64)
     for how, groups, effective_k in (("by the plan", classes, planned), ("by what faces show", shown, certified)):
-        for whose, rows in (("all faces", shows & (groups >= 0)), ("named faces", shows & named & (groups >= 0))):
-            if rows.any() and (whose == "all faces" or not named[shows].all()):
-                target, judged = f"right guess, {whose}, classes {how}", whose == "all faces"
-                people, bound = published.people[rows], 1 / max(k, 1)
-                yield _guessed(target, people, groups[rows], effective_k[groups[rows]], bound, judged, material.seed)
+        rows = shows & (groups >= 0)
+        if rows.any():
+            target, people = f"right guess, all faces, classes {how}", published.people[rows]
+            yield _guessed(target, people, groups[rows], effective_k[groups[rows]], 1 / max(k, 1), material.seed)
 
 
-def _guessed(
-    target: str, people: Numbers, groups: Numbers, effective: Shares, bound: float, judged: bool, seed: int
-) -> Disclosure:
+def _guessed(target: str, people: Numbers, groups: Numbers, effective: Shares, bound: float, seed: int) -> Disclosure:
     """The right guesses of these faces (n,), whose group has the certified `effective` k (n,), or NaN."""
     _, group = np.unique(groups, return_inverse=True)
     # A pair is a group and a person in it; `counts` are its faces.
@@ -245,7 +243,7 @@ def _guessed(
         allowed=float(np.nanmean(allowed)) if certified else None,
         allowed_by="1 / effective k as certified, mean over these faces" if certified else "",
         excess=difference(right, allowed, people, seed=seed) if certified else None,
-        judged_by="value" if certified and judged else None,
+        judged_by="value" if certified else None,
         note=note if certified else f"{note}; {NOT_SAID}",
     )
 
