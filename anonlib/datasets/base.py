@@ -5,14 +5,13 @@ that appears only when it is whole. A sample without an image in the output is a
 says why. Under new keys samples come in the order of these keys, since the order of names tells names.
 """
 
-import hashlib
 import io
 import pickle
 import re
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,8 +41,7 @@ class Shard:
     """One unit of work, as the inventory keeps it.
 
     shard_id is unique in the dataset, stable, and safe as a file name. etag is that of the file, or a digest over the
-    files of a folder slice, whose paths below its root are `files`; `listed` is
-    what they were in the listing, which no inventory keeps.
+    files of a folder slice, whose paths below its root are `files`.
     """
 
     shard_id: str
@@ -52,7 +50,6 @@ class Shard:
     bytes: int
     format: str
     files: tuple[str, ...] = ()
-    listed: tuple[StoredObject, ...] = ()
 
 
 @dataclass(slots=True)
@@ -461,14 +458,6 @@ class Dataset(ABC):
         self, shard: Shard, local_path: Path, keep_fields: frozenset[str], name: str | None = None
     ) -> ShardWriter:
         """A writer of this shard's output to `local_path`, passing only the fields in the allow-list."""
-
-
-def digest_of(entries: Iterable[StoredObject]) -> str:
-    """A digest over the paths, sizes and etags of files."""
-    digest = hashlib.sha256()
-    for entry in entries:
-        digest.update(f"{entry.path}\0{entry.size}\0{entry.etag}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def folders_above(path: str) -> list[str]:

@@ -4,11 +4,11 @@ An image's key is its path, with the ending, which is unique. A file without an 
 does. Its sidecars are STEM.txt, STEM.json, NAME.txt, NAME.json and NAME.supplemental-metadata.json (Google Takeout,
 which cuts that word short), and its row in a `metadata.jsonl`, `.csv` or `.parquet` of its folder or of one above
 (Hugging Face's ImageFolder: the column file_name is relative to that folder); a pattern must match them too. The etag
-of a slice is a digest over the etags of its files, and is compared again after reading: an image that changed between
-scan and render must not be released by what was found in the old one.
+of a slice is a digest over the etags of its files. A file is read as it is: render compares each image with the scan's.
 """
 
 import csv
+import hashlib
 import io
 import json
 import posixpath
@@ -27,7 +27,6 @@ from anonlib.datasets.base import Content, Dataset, Item, Sample, Shard, ShardWr
 from anonlib.datasets.parquet_footer import UNREADABLE, bounded_batches, open_table
 from anonlib.errors import Changed, DatasetError, LinkRefused, StorageError
 from anonlib.storage import Storage, StoredObject
-from anonlib.storage.local import REFUSED_LINK
 
 SLICE_IMAGES = 256
 READ_AHEAD = 16
@@ -41,10 +40,6 @@ _ROW = re.compile(rf"{_METADATA.pattern}\.json")
 _TAKEOUT = tuple("supplemental-metadata"[:length] for length in range(21, 0, -1))
 _NUMBERED = re.compile(r"(.*)(\(\d+\))(\.[^./]+)", re.DOTALL)
 """A second file of a name: Takeout calls the sidecar of `a(1).jpg` `a.jpg.supplemental-metadata(1).json`."""
-_UNSAFE = "unsafe"
-"""The etag of an object whose path no Storage takes."""
-_AT_FAULT = "at fault"
-"""The etag of a file that could not be read."""
 
 
 class FolderDataset(Dataset):
@@ -92,7 +87,7 @@ class FolderDataset(Dataset):
 
     def shards(self) -> list[Shard]:
         """See Dataset; slices of SLICE_IMAGES images in the order of their paths. Raises DatasetError."""
-        files = {file.path: _as_read(file) for file in self.listing().files}
+        files = {file.path: file for file in self.listing().files}
         metadata = defaultdict(list)
         for path in filter(is_metadata, files):
             metadata[path.rpartition("/")[0]].append(path)
@@ -111,52 +106,39 @@ class FolderDataset(Dataset):
                         "into one for each sub-folder."
                     )
             size = sum(entry.size for entry in entries)
-            about = (self.base, base.digest_of(entries), size, self.format, tuple(paths), tuple(entries))
+            about = (self.base, _digest_of(entries), size, self.format, tuple(paths))
             shards.append(Shard(f"files-{start:08d}", *about))
         return shards
 
     def read(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Sample]:
-        """See Dataset; raises Changed at the end if a file is not the one in the inventory."""
+        """See Dataset; a file that has changed since it was listed is read as it is now."""
         files, images = set(shard.files), _images(shard)
-        rows, entries = self._metadata(shard)
-        read = {entry.path: entry for entry in entries}
-        taken: dict[str, bool] = {}
+        rows, taken = self._metadata(shard), dict[str, bool]()
 
-        def load(position: int) -> tuple[Sample, list[StoredObject]]:
+        def load(position: int) -> Sample:
             path = images[position]
             sidecars = {sidecar: field for sidecar, field in sidecars_of(path).items() if sidecar in files}
-            sample, entries = self._load(position, path, sidecars, taken)
+            sample = self._load(position, path, sidecars, taken)
             sample.fields |= rows.get(path, {})
-            return sample, entries
+            return sample
 
         with ThreadPoolExecutor(READ_AHEAD) as pool:
             for start in range(0, len(images), READ_AHEAD):
-                for sample, entries in pool.map(load, range(start, min(start + READ_AHEAD, len(images)))):
-                    read |= {entry.path: entry for entry in entries}
+                for sample in pool.map(load, range(start, min(start + READ_AHEAD, len(images)))):
                     path = images[sample.position]
                     if sample.problem is None and names.is_clip(path):
                         # A clip is copied when its turn comes, and not by the threads that read ahead.
-                        content, entry, sample.problem = self._content(path)
+                        content, sample.problem = self._content(path)
                         sample.hold(content)
-                        read[path] = entry
                     yield sample
-        # A file that could not be read does not mean that the others changed.
-        failed = {path for path, entry in read.items() if entry.etag == _AT_FAULT}
-        read |= {entry.path: entry for entry in shard.listed if entry.path in failed}
-        if base.digest_of(read[path] for path in shard.files if path in read) != shard.etag:
-            raise Changed(f"Files of {shard.uri} have changed since they were listed; start a new run.")
 
-    def _load(
-        self, position: int, path: str, sidecars: dict[str, str], taken: dict[str, bool]
-    ) -> tuple[Sample, list[StoredObject]]:
+    def _load(self, position: int, path: str, sidecars: dict[str, str], taken: dict[str, bool]) -> Sample:
         sample = Sample(names.printable(path), None, names.suffix_of(path), {}, None, position)
-        image, entries = None, list[StoredObject]()
+        image = None
         if not names.is_clip(path):
-            image, entry, sample.problem = self._content(path)
-            entries.append(entry)
+            image, sample.problem = self._content(path)
         for sidecar, field in sidecars.items():
-            content, entry, problem = self._content(sidecar)
-            entries.append(entry)
+            content, problem = self._content(sidecar)
             if problem is not None and problem.reason is Reason.UNREADABLE:
                 sample.problem = sample.problem or problem
             if isinstance(content, bytes):
@@ -168,47 +150,44 @@ class FolderDataset(Dataset):
         elif names.suffix_of(path) in names.CONVERTED and self.storage.exists(f"{path}.png"):
             sample.problem = Problem(Reason.DUPLICATE_KEY, "it would be released under the name of another image")
         sample.hold(None if sample.problem else image)
-        return sample, entries
+        return sample
 
     def _is_taken(self, path: str, known: dict[str, bool]) -> bool:
         """Whether there is, or will be in the release, a file of this name."""
         old = path.removesuffix(".png")
         return self._is_file(path, known) or (names.suffix_of(old) in names.CONVERTED and self._is_file(old, known))
 
-    def _content(self, path: str) -> tuple[Content | None, StoredObject, Problem | None]:
-        """(content, the object that was read, None), or (None, the object, why it is not used)."""
-        entry = _as_read(StoredObject(path, 0, REFUSED_LINK))
-        if entry.etag == _UNSAFE:
-            return None, entry, Problem(Reason.UNSAFE_NAME, "the name has an empty part, '.' or '..'")
+    def _content(self, path: str) -> tuple[Content | None, Problem | None]:
+        """What a file holds, or None and why it is not used."""
+        if any(part in ("", ".", "..") for part in path.split("/")):  # no Storage takes it
+            return None, Problem(Reason.UNSAFE_NAME, "the name has an empty part, '.' or '..'")
         try:
             entry = self.storage.stat(path)
             most = base.MAX_CLIP_BYTES if names.is_clip(path) else base.MAX_SAMPLE_BYTES
             if entry.size > most:
-                return None, entry, Problem(Reason.TOO_LARGE, f"the file is larger than {most >> 20} MiB")
+                return None, Problem(Reason.TOO_LARGE, f"the file is larger than {most >> 20} MiB")
             if names.is_clip(path):
                 with self.storage.open_read(path, entry.etag) as stream:
-                    return base.content_of(stream, path), entry, None
-            return self.storage.read(path, entry.etag), entry, None
+                    return base.content_of(stream, path), None
+            return self.storage.read(path, entry.etag), None
         except LinkRefused as error:
-            return None, entry, Problem(Reason.LINK, str(error))
+            return None, Problem(Reason.LINK, str(error))
         except StorageError as error:
             if not error.of_the_file or isinstance(error, Changed):
                 raise
-            return None, StoredObject(path, 0, _AT_FAULT), Problem(Reason.UNREADABLE, str(error))
+            return None, Problem(Reason.UNREADABLE, str(error))
 
-    def _metadata(self, shard: Shard) -> tuple[dict[str, dict[str, bytes]], list[StoredObject]]:
-        """{image: its field of a metadata file} and what was read; the nearest file above that names it counts."""
+    def _metadata(self, shard: Shard) -> dict[str, dict[str, bytes]]:
+        """{image: its field of a metadata file}; the nearest file above that names it counts."""
         images, found = set(_images(shard)), dict[str, dict[str, bytes]]()
-        entries = []
         for path in sorted(filter(is_metadata, shard.files), key=lambda path: path.count("/")):
-            content, entry, problem = self._content(path)
+            content, problem = self._content(path)
             if problem is not None and problem.reason is Reason.UNREADABLE:
                 raise StorageError(f"A metadata file of many photos is at fault. {problem}", path=path)
-            entries.append(entry)
             for row in metadata_rows(_bytes(content), path):
                 if (image := image_of(path, row)) in images:
                     found[image] = {f"{path.rpartition('/')[2]}.json": json.dumps(row).encode("ascii")}
-        return found, entries
+        return found
 
     def output_path(self, shard: Shard, name: str | None = None) -> str:
         """The folder of the release that mirrors the input; each file has its own path in outputs()."""
@@ -234,6 +213,14 @@ class FolderDataset(Dataset):
         kinds += [f"{word}.json" for word in _TAKEOUT if "json" in keep_fields]
         named = {f"{ending}.{kind}" for kind in kinds for ending in names.MEDIA_EXTENSIONS}
         return FolderShardWriter(local_path, self.output_path(shard), keep_fields | named, parts)
+
+
+def _digest_of(entries: Iterable[StoredObject]) -> str:
+    """A digest over the paths, sizes and etags of files."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(f"{entry.path}\0{entry.size}\0{entry.etag}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _bytes(content: Content | None) -> bytes:
@@ -313,12 +300,6 @@ def sidecars_of(image: str) -> dict[str, str]:
         first, number, ending = numbered.groups()
         found |= {f"{first}{ending}.{word}{number}.json": f"{ending[1:]}.{word}.json" for word in _TAKEOUT}
     return found
-
-
-def _as_read(entry: StoredObject) -> StoredObject:
-    """An entry as reading it will give it: nothing is read at a path that no Storage takes."""
-    unsafe = any(part in ("", ".", "..") for part in entry.path.split("/"))
-    return StoredObject(entry.path, 0, _UNSAFE) if unsafe else entry
 
 
 class FolderShardWriter(ShardWriter):

@@ -210,7 +210,7 @@ class _Links:
                 continue
             try:
                 found = self._known.get(place) or self._storage.stat(place)
-            except (NotFound, NotAFile, LinkRefused):
+            except (NotFound, NotAFile, LinkRefused, AccessDenied):  # S3 may say the last of a missing object
                 continue
             return found
         return None

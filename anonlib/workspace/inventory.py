@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def claim_inventory(
 
 
 def _table(shards: Sequence[Shard]) -> bytes:
-    rows = [asdict(replace(shard, listed=())) | {"files": list(shard.files)} for shard in shards]
+    rows = [asdict(shard) | {"files": list(shard.files)} for shard in shards]
     return tables.to_bytes([{name: row[name] for name in SCHEMA.names} for row in rows], SCHEMA)
 
 

@@ -312,12 +312,15 @@ def test_a_photo_that_cannot_be_read_is_quarantined_and_its_neighbours_are_relea
     assert rows == {"a.jpg": ("no_face", None), "b.jpg": ("quarantined", "unreadable"), "c.jpg": ("no_face", None)}
 
 
-def test_a_photo_of_a_disk_that_goes_after_the_scan_is_quarantined_alone(tmp_path: Path, photo: bytes) -> None:
+def test_a_photo_that_goes_or_changes_after_the_scan_is_quarantined_alone(tmp_path: Path, photo: bytes) -> None:
     (tmp_path / "in").mkdir()
     for name in "abc":
         (tmp_path / "in" / f"{name}.jpg").write_bytes(photo)
     opened = Job(job(tmp_path / "in", tmp_path, method={"name": "solid"}))
     opened.scan()
     (tmp_path / "in" / "b.jpg").unlink()
-    assert opened.render().quarantined == 1
-    assert sorted(path.name for path in (tmp_path / "release" / "data").iterdir()) == ["a.jpg", "c.jpg"]
+    (tmp_path / "in" / "c.jpg").write_bytes(photos.jpeg(photos.astronaut()))
+    assert opened.render().quarantined == 2
+    reasons = {row["key"]: row["reason"] for row in manifest(tmp_path / "release")}
+    assert reasons == {"a.jpg": None, "b.jpg": "unreadable", "c.jpg": "changed"}
+    assert sorted(path.name for path in (tmp_path / "release" / "data").iterdir()) == ["a.jpg"]
