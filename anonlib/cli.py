@@ -399,7 +399,7 @@ def export(
     typer.echo(f"{done['faces']:,} faces of {done['images']:,} images are in {into}{without}")
 
 
-Selection = Annotated[str, typer.Option("--set", help="core, evaluation, demo, or the name of one model.")]
+Selection = Annotated[str, typer.Option("--set", help="core, regions, evaluation, demo, or the name of one model.")]
 
 
 def _names(selection: str) -> tuple[str, ...]:

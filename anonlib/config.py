@@ -131,6 +131,19 @@ class DetectorConfig(_Frozen):
         return self.model_copy(update={"name": "centerface"}) if self.names == (NO_DETECTOR,) else self
 
 
+class HideConfig(_Frozen):
+    """How regions of one kind are hidden, and what finds them."""
+
+    method: Literal["fill", "solid", "blur", "pixelate"] = "fill"
+    path: str | None = None
+    score: float | None = Field(None, gt=0.0, lt=1.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_method(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+
 class LimitsConfig(_Frozen):
     """What a single image may cost before it is quarantined unread, and what a worker may hold at once."""
 
@@ -337,6 +350,12 @@ class JobConfig(_Frozen):
         "begins on a CPU that has it.",
         "auto",
     )
+    hide: dict[Literal["text", "person", "plate"], HideConfig] = Field(
+        default_factory=dict,
+        description="What else is hidden, each kind by a redaction: `{text: fill, person: solid}`. A kind may have "
+        "keys, too: `{plate: {method: solid, path: plates.onnx, score: 0.3}}`, your network and the least score "
+        "(docs/models.md). `face` stands for `method.name`.",
+    )
     spare: SpareConfig | None = None
     keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
     too_few: Literal["stop", "ellipse"] = _key(
@@ -368,6 +387,18 @@ class JobConfig(_Frozen):
     storage: StorageConfig = StorageConfig()
     policy: PolicyConfig = PolicyConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _face_as_method(cls, document: Any) -> Any:
+        hide = document.get("hide") if isinstance(document, dict) else None
+        if not isinstance(hide, dict) or "face" not in hide:
+            return document
+        face, method = hide["face"], document.get("method") or {}
+        if not isinstance(method, dict) or method.get("name", face) != face:
+            raise ValueError("hide.face and method.name both say what replaces a face; leave one of them out")
+        others = {kind: how for kind, how in hide.items() if kind != "face"}
+        return document | {"hide": others, "method": method | {"name": face}}
+
     @field_validator("method", mode="before")
     @classmethod
     def _of_its_method(cls, value: Any) -> Any:
@@ -392,6 +423,13 @@ class JobConfig(_Frozen):
                 )
         if NO_DETECTOR in self.detector.names and (len(self.detector.names) > 1 or not self.input.boxes_field):
             raise ValueError("detector.name: none stands alone, and needs input.boxes_field")
+        for kind, how in self.hide.items():
+            if (kind == "plate") != (how.path is not None):
+                raise ValueError(
+                    "hide.plate: needs `path`, the .onnx file of a network of yours that finds plates (docs/models.md)"
+                    if kind == "plate"
+                    else f"hide.{kind}.path: is not a key; anonlib brings the network that finds a {kind}"
+                )
         if self.signing and not self.signing.named:
             raise ValueError("signing: name a secret by signing.env, .file, .manager or .kms, or leave it out")
         if self.ledger and not self.secret.named:
@@ -406,8 +444,15 @@ class JobConfig(_Frozen):
 
     def digest(self, *parts: str) -> str:
         """Hex sha256 of top-level parts, which runs of a job share; no places, no MACHINE_LIMITS."""
-        files = {"method": set(self.method.FILES), "detector": {"path"}}
-        everything = self.model_dump(mode="json", exclude={**files, "limits": set(MACHINE_LIMITS)})
+        everything = self.model_dump(
+            mode="json",
+            exclude={
+                "method": set(self.method.FILES),
+                "detector": {"path"},
+                "hide": {"__all__": {"path"}},
+                "limits": set(MACHINE_LIMITS),
+            },
+        )
         chosen = {part: everything[part] for part in sorted(parts)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
@@ -483,7 +528,7 @@ _PLAIN = {
 
 def _complaint(error: Any, document: Mapping[str, Any]) -> str:
     """An error of pydantic about a job file as `key: what is wrong`."""
-    kind, path = error["type"], [str(part) for part in error["loc"]]
+    kind, path = error["type"], [str(part) for part in error["loc"] if part != "[key]"]
     where, context = ".".join(path) or "the job", error.get("ctx", {})
     if kind in ("model_type", "model_attributes_type"):
         return _no_mapping(where)

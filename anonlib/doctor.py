@@ -17,8 +17,7 @@ from anonlib.datasets import Dataset, Shard, label, open_input
 from anonlib.errors import ConfigError, DatasetError, ModelMissing, ModelUnusable, SandboxUnavailable, StorageError
 from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape
 from anonlib.execution.ray import joins, machines, start
-from anonlib.faces.detect import detector_file
-from anonlib.job import preflight
+from anonlib.job import detector_files, preflight
 from anonlib.media.sandbox.confinement import LAYERS
 from anonlib.media.sandbox.process import sandbox_layers
 from anonlib.methods import method_of, models_of
@@ -105,7 +104,7 @@ def _models(job: JobConfig | None) -> CheckResult:
 
 def _licences(job: JobConfig) -> Iterator[CheckResult]:
     whole = True
-    files = (lambda: method_of(job.method).read_files(job)), (lambda: detector_file(job.detector))
+    files = (lambda: method_of(job.method).read_files(job)), (lambda: detector_files(job))
     for what, check in (*preflight(job).items(), *(("models", read) for read in files)):
         try:
             check()

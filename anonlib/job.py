@@ -27,11 +27,12 @@ from anonlib.execution.retry import with_retries
 from anonlib.execution.rounds import DIED, ROUNDS, MakeStage, Runner, Unit, open_runner, run_rounds
 from anonlib.execution.telemetry import Labels, Report, Round
 from anonlib.faces.detect import detector_file
+from anonlib.faces.hidden import network_of, own_networks
 from anonlib.methods import method_of, models_of
 from anonlib.methods.base import USERS_OWN, MethodFile
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.requirements import check_licences, check_precision
+from anonlib.models.requirements import check_licences, check_precision, own_terms
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.stages.certify import certify
 from anonlib.stages.plan import Plan, PlanStage, SurrogateStage
@@ -63,6 +64,12 @@ def preflight(config: JobConfig) -> dict[str, Callable[[], object]]:
     return {"licences": lambda: check_licences(names, config), "precision": lambda: check_precision(config)}
 
 
+def detector_files(config: JobConfig) -> dict[str, MethodFile]:
+    """The user's own networks that find something, by name; raises ConfigError where one cannot or may not be used."""
+    files = own_networks(config) | dict(filter(None, [detector_file(config.detector)]))
+    return {name: MethodFile(data, own_terms(name, data, config) or USERS_OWN) for name, data in files.items()}
+
+
 class Job:
     """One job, opened; the verbs are the stages. `report` hears of every outcome, `ended` of every round of a stage."""
 
@@ -79,9 +86,8 @@ class Job:
         self.method = method_of(config.method)
         self._scan_models, self._render_models = models_of(config)
         preflight(config)["licences"]()
-        found_by = detector_file(config.detector)
-        self._detector_file = {} if found_by is None else {found_by[0]: MethodFile(found_by[1], USERS_OWN)}
-        self.files = self.method.read_files(config) | self._detector_file
+        self._detector_files = detector_files(config)
+        self.files = self.method.read_files(config) | self._detector_files
         self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
         self.stores: layout.JobStores = layout.open_stores(config)
         if self.stores.workspace.exists(layout.PURGED):
@@ -178,7 +184,7 @@ class Job:
 
     def _scan_weights(self) -> dict[str, bytes]:
         weights = {name: model_bytes(name) for name in self._scan_models}
-        return weights | {name: file.data for name, file in self._detector_file.items()}
+        return weights | {name: file.data for name, file in self._detector_files.items()}
 
     @cached_property
     def _consents(self) -> Consents | None:
@@ -325,10 +331,11 @@ class Job:
     @property
     def scan_key(self) -> str:
         models = {name: MODELS[name].sha256 for name in self._scan_models}
-        models |= {name: file.digest for name, file in self._detector_file.items()}
+        models |= {name: file.digest for name, file in self._detector_files.items()}
         parts = self.config.digest("detector", "limits", "input", "precision")
-        spared = [digest_of(self._consent_photos)] if self.config.spare else []
-        return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), *spared, __version__)
+        more = [digest_of(self._consent_photos)] if self.config.spare else []
+        more += [self.config.digest("hide")] if self.config.hide else []
+        return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), *more, __version__)
 
     @property
     def plan_key(self) -> str:
@@ -347,11 +354,13 @@ class Job:
             planned = _key(plan.digest, *sorted(marker["images_sha256"] for marker in scanned))
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
-        return _key("render", planned, *drawn, parts, METHOD_VERSION, __version__)
+        hide = [self.config.digest("hide")] if self.config.hide else []
+        return _key("render", planned, *drawn, parts, *hide, METHOD_VERSION, __version__)
 
     def _run_note(self, run_key: str) -> dict[str, Any]:
         """run.json of the release: which job this is, without a place, a person or a time."""
         names = sorted({*self._scan_models, *self._render_models})
+        hide = {kind: {"method": how.method, "network": network_of(kind)} for kind, how in self.config.hide.items()}
         return {
             "anonlib": __version__,
             "schema_version": SCHEMA_VERSION,
@@ -363,6 +372,7 @@ class Job:
             "shards": list(self.naming.shards(self.shards)),
             "promised": self.config.policy.promised,
             **({"left_out": left_out} if (left_out := self._listed_out()) else {}),
+            **({"hide": hide} if hide else {}),
             "models": {name: {"sha256": MODELS[name].sha256, "licence": MODELS[name].licence} for name in names}
             | {name: {"sha256": file.digest, "licence": file.terms} for name, file in self.files.items()},
         }

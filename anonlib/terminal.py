@@ -137,10 +137,14 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
     if certificate is None:
         return []
     counts = certificate.counts
+    hidden = [
+        ("hidden", f"{of.regions:,} of {kind} by {of.method}, found by {of.network}; what it missed stays as it was")
+        for kind, of in certificate.hidden.items()
+    ]
     if certificate.claim.kind == "none":
         staying = ((counts.ignored, STAY), (counts.spared, SPARED))
         stay = [("", f"{count:,} faces {why}") for count, why in staying if count]
-        return [("claim", "none (docs/methods.md)"), *stay]
+        return [("claim", "none (docs/methods.md)"), *stay, *hidden]
     rows = [("claim", f"{certificate.claim}: {counts.replaced:,} of {counts.faces:,} faces are inside it")]
     why = {
         "are hidden under ellipses": counts.solid,
@@ -151,7 +155,8 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
         "are in quarantined images": counts.withheld,
     }
     outside = ", ".join(f"{count:,} {what}" for what, count in why.items() if count)
-    return [*rows, ("", f"{counts.faces - counts.replaced:,} are outside it: {outside}")] if outside else rows
+    rows += [("", f"{counts.faces - counts.replaced:,} are outside it: {outside}")] if outside else []
+    return rows + hidden
 
 
 def print_status(status: Status) -> None:

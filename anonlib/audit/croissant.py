@@ -21,7 +21,7 @@ from anonlib.datasets import DATASETS, format_of
 from anonlib.datasets.names import IMAGE_EXTENSIONS, IMAGE_TYPES, suffix_of
 from anonlib.storage import Storage
 from anonlib.workspace.layout import RUN_NOTE, ReleaseStore, sha256
-from anonlib.workspace.schemas import CERTIFICATE, MANIFEST, manifest_path
+from anonlib.workspace.schemas import CERTIFICATE, manifest_path, manifest_schema
 
 CROISSANT = "croissant.json"
 _PARQUET = "application/x-parquet"
@@ -51,7 +51,8 @@ def describe(report: AuditReport, config: JobConfig, release: Storage, format: s
     """The JSON-LD of a release whose shards have this format; hashes are its markers'. Raises StorageError."""
     counts = report.counts
     distribution, images = _files(release, format)
-    manifest = [_column("manifest-files", "manifest", field.name, field.type) for field in MANIFEST]
+    columns = manifest_schema(config.hide)
+    manifest = [_column("manifest-files", "manifest", field.name, field.type) for field in columns]
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",

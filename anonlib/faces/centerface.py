@@ -6,6 +6,7 @@ Images are shrunk, padded to a multiple of 32 and batched by padded shape, which
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Self
 
 import cv2
@@ -100,8 +101,8 @@ def _to_image(faces: Regions, full: tuple[int, ...], shrunk: tuple[int, int]) ->
     factor = np.array([full[1] / shrunk[1], full[0] / shrunk[0]], np.float32)
     boxes = faces.boxes * np.tile(factor, 2)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centre >= 0) & (centre <= limit)).all(axis=1)
+    inside = np.asarray(((centre >= 0) & (centre <= limit)).all(axis=1))
     extent = (boxes[:, 2:] - boxes[:, :2]) * _MARGIN_SIDES
     low, high = np.maximum(boxes[:, :2], -extent), np.minimum(boxes[:, 2:], limit + extent)
     boxes = np.concatenate([low, high], axis=1).astype(np.float32)
-    return Regions(boxes[inside], faces.scores[inside], (faces.landmarks * factor)[inside])
+    return replace(faces, boxes=boxes, landmarks=faces.landmarks * factor).rows(inside)

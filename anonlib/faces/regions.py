@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,12 @@ class Regions:
         shapes = self.boxes.shape, self.scores.shape, self.landmarks.shape, len(self.kinds)
         if shapes != ((n, 4), (n,), (n, 5, 2), n):
             raise ValueError(f"regions need boxes (N,4), scores (N,), landmarks (N,5,2) and N kinds; got {shapes}")
+
+    @classmethod
+    def of_kind(cls, kind: str, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Self:
+        """Regions of one kind without landmarks, by boxes (N, 4) and scores (N,)."""
+        points = np.full((len(boxes), 5, 2), np.nan, np.float32)
+        return cls(boxes.astype(np.float32), scores.astype(np.float32), points, (kind,) * len(boxes))
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -13,7 +13,7 @@ from anonlib.methods.feature_transfer import Embedding, Inswapper
 from anonlib.methods.identity_draws import BankSurrogate, DpEpsilon, DpKappa, DpNoise, DpSubset, Sampling
 from anonlib.methods.k_anonymity import KDiff, KSame
 from anonlib.methods.redaction import Redaction
-from anonlib.models.catalog import FACE_MODELS, MESH_MODELS, MODELS
+from anonlib.models.catalog import FACE_MODELS, MESH_MODELS, MODELS, REGION_MODELS
 from anonlib.synthesis.textures import TEXTURES
 
 METHODS: dict[str, type[Method]] = {
@@ -78,4 +78,5 @@ def models_of(job: JobConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     detectors = tuple(name for name in job.detector.searching.names if name in MODELS)
     render = (*detectors, *method.recheck, *(name for name in MESH_MODELS if name in method.describe))
     describe = FACE_MODELS if job.spare else method.describe
-    return (*detectors, *describe), render if method.recheck else ()
+    hidden = tuple(REGION_MODELS[kind] for kind in job.hide if kind in REGION_MODELS)
+    return (*detectors, *describe, *hidden), (*(render if method.recheck else ()), *hidden)

@@ -13,16 +13,17 @@ from anonlib.workspace.schemas import FILLS
 
 @dataclass(frozen=True)
 class Fill:
-    """One of anonlib.synthesis.redact's ways to fill a face's ellipse."""
+    """One of anonlib.synthesis.redact's ways to fill a face's ellipse, or the `whole` box of another kind of region."""
 
     kind: str
+    whole: bool = False
     digest: None = None
 
     def apply(self, picture: NDArray[np.uint8], region: Region) -> None:
         """See Replacement."""
         from anonlib.synthesis.redact import redact
 
-        redact(picture, region.box, self.kind, region.others)
+        redact(picture, region.box, self.kind, region.others, self.whole)
 
 
 def fallback_of(method: str, otherwise: str) -> Fill:

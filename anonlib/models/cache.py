@@ -52,7 +52,9 @@ def model_bytes(name: str) -> bytes:
     """The ready ONNX of a model, checked by sha256. Raises ModelMissing or ModelUnusable."""
     model, path = MODELS[name], model_path(name)
     if not path.is_file():
-        raise ModelMissing(f"The model {name} is not in {cache_dir()}. Run `anonlib models pull`. {_by_hand(model)}")
+        raise ModelMissing(
+            f"The model {name} is not in {cache_dir()}. Run `anonlib models pull --set {name}`. {_by_hand(model)}"
+        )
     data = path.read_bytes()
     if sha256(data) != model.sha256:
         raise ModelUnusable(

@@ -21,6 +21,8 @@ VERIFIERS = (SECOND_RECOGNIZER,)
 """Recognizers from which no face is made, so that an output is judged by one it was not made with."""
 MESH_MODELS = ("facemesh", "iris")
 """What a clip's faces are followed with from frame to frame."""
+REGION_MODELS = {"text": "ppocr-det", "person": "centernet"}
+"""What finds the other kinds of regions that a job may hide; for plates a user brings a network."""
 FACE_MODELS = (*MESH_MODELS, PIPELINE_RECOGNIZER, SECOND_RECOGNIZER, "age-gender", "expression")
 """What a scan runs beside the detector, where faces are to be replaced by other faces."""
 
@@ -64,7 +66,7 @@ class ModelCard:
 
     name: str
     role: Literal["detector", "mesh", "gaze", "recognizer", "age_gender", "expression", "liveness", "generator"]
-    use: Literal["pipeline", "verifier", "evaluation", "demo"]
+    use: Literal["pipeline", "verifier", "evaluation", "demo", "regions"]
     licence: str
     commercial: bool
     trained_on: str
@@ -92,5 +94,6 @@ MODELS = {card.name: card for card in TypeAdapter(list[ModelCard]).validate_pyth
 SETS: dict[str, tuple[str, ...]] = {
     "core": tuple(card.name for card in MODELS.values() if card.use in ("pipeline", "verifier")),
     "evaluation": tuple(card.name for card in MODELS.values() if card.use == "evaluation"),
+    "regions": tuple(card.name for card in MODELS.values() if card.use == "regions"),
     "demo": tuple(MODELS),
 }

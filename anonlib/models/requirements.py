@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from anonlib.config import JobConfig
@@ -10,6 +11,7 @@ from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, Placement, Precision, has_bf16, load_engine
 
 ModelBytes = Mapping[str, bytes]
+_RESTRICTED = re.compile(r"\bA?GPL|non-?commercial|\bNC\b|research", re.IGNORECASE)
 
 
 def check_licences(names: Iterable[str], job: JobConfig) -> None:
@@ -21,6 +23,25 @@ def check_licences(names: Iterable[str], job: JobConfig) -> None:
                 f"the weights of {name} are {model.licence}, not for commercial use; "
                 f"if that is allowed here, add {name} to accept_licences"
             )
+
+
+def own_terms(name: str, data: bytes, job: JobConfig) -> str | None:
+    """The terms that a user's ONNX states in its metadata, if it does.
+
+    Raises ConfigError where these bind what is made with it, or forbid commercial use, and the job does not accept them
+    by `name`.
+    """
+    import onnx
+
+    properties = onnx.load_model_from_string(data).metadata_props
+    terms = [entry.value.strip() for entry in properties if entry.key.lower() in ("license", "licence")]
+    stated = next(filter(None, terms), "")[:80]
+    if _RESTRICTED.search(stated) and name not in job.accept_licences:
+        raise ConfigError(
+            f"your network {name} says in its metadata that it is under {stated!r}; if that is allowed here, add "
+            f"{name} to accept_licences"
+        )
+    return stated or None
 
 
 def check_precision(job: JobConfig) -> None:

@@ -82,6 +82,16 @@ def _simple(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda node, *values: function(*values)
 
 
+def _resize(node: Node, value: Tensor, *sizes: Tensor) -> Tensor:
+    """To twice the sides with what is between two px in their middle, or to whole multiples by the nearest px."""
+    if node.attrs["mode"] == b"nearest":
+        return F.interpolate(value, scale_factor=tuple(sizes[-1][2:].tolist()), mode="nearest")
+    for axis in (2, 3):
+        after = torch.cat([value.narrow(axis, 1, value.shape[axis] - 1), value.narrow(axis, -1, 1)], axis)
+        value = torch.stack([value, (value + after) / 2], axis + 1).flatten(axis, axis + 1)
+    return value
+
+
 def _pool(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda node, value: function(value, node.attrs["kernel_shape"], node.attrs["strides"])
 
@@ -98,6 +108,7 @@ _OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Flatten": lambda node, value: value.flatten(node.attrs.get("axis", 1)),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda node, value: value.mean(dim=(2, 3), keepdim=True),
+    "HardSigmoid": lambda node, value: (value * node.attrs["alpha"] + node.attrs["beta"]).clamp(0, 1),
     "MatMul": _simple(torch.matmul),
     "MaxPool": _pool(F.max_pool2d),
     "Mul": _simple(torch.mul),
@@ -105,6 +116,7 @@ _OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Pad": _pad,
     "Relu": _simple(torch.relu),
     "Reshape": _simple(torch.reshape),
+    "Resize": _resize,
     "Sigmoid": _simple(torch.sigmoid),
     "Slice": _slice,
     "Softmax": lambda node, value: value.softmax(node.attrs.get("axis", -1)),

@@ -17,7 +17,7 @@ from anonlib.errors import require
 from anonlib.methods import method_of
 from anonlib.methods.base import released_digest
 from anonlib.privacy.keys import Keyring, Purpose
-from anonlib.verification.certificate import VERSION, Certificate, CertifiedTable, Scope, merkle_root
+from anonlib.verification.certificate import VERSION, Certificate, CertifiedTable, Hidden, Scope, merkle_root
 from anonlib.verification.conditions import ReleaseCounter, claim_table, gallery_digests, tables_of
 from anonlib.verification.parsing import shards_of
 from anonlib.workspace import tables
@@ -54,7 +54,8 @@ def certify(
         data = tables.to_bytes(rows, CERTIFIED[path])
         stores.release.create(path, data)
         certified.append(CertifiedTable(path, sha256(data), len(rows)))
-    leaves, counter = [], ReleaseCounter(method.name, table)
+    hide = run.get("hide", {})
+    leaves, counter = [], ReleaseCounter(method.name, table, {kind: how["method"] for kind, how in hide.items()})
     for shard in shards_of(stores.release, run["shards"]):
         own = shard.marker.run == run["run"]
         require(own, f"shard {shard.shard} is of another job that wrote here, too; give this one a new output")
@@ -76,6 +77,7 @@ def certify(
         merkle_root=merkle_root(leaves),
         tables=tuple(certified),
         scope=_scope(plan) if certified else None,
+        hidden={kind: Hidden(regions=counter.hidden[kind], **how) for kind, how in hide.items()},
     )
     return stores.release.claim(CERTIFICATE, certificate.sign(signing).to_bytes())
 

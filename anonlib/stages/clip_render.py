@@ -276,7 +276,7 @@ class ClipRenderer:
             if meshes and face.tries and found is None:
                 self._hide(of_frame, "no mesh fits in this frame")
             faces[number] = of_frame
-        boxes = np.array([face.box for face in faces.values()], np.float32).reshape(-1, 4)
+        boxes = np.array([face.reach for face in faces.values()], np.float32).reshape(-1, 4)
         for row, of_frame in enumerate(faces.values()):
             of_frame.others = np.delete(boxes, row, axis=0)
         out = frame.rgb.copy() if faces else frame.rgb

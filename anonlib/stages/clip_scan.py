@@ -21,6 +21,7 @@ from anonlib.datasets import Sample
 from anonlib.execution.base import current
 from anonlib.faces.detect import detect_as_shown, open_detector
 from anonlib.faces.given import IGNORE, OTHER
+from anonlib.faces.hidden import Kind, least_score, open_hidden
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face, together
 from anonlib.faces.track import WEAK, Track, cuts, link
@@ -56,6 +57,7 @@ class ClipScanner:
         self.job, self.describer = job, describer
         low = job.detector.model_copy(update={"score": WEAK * job.detector.score})
         self.detector = open_detector(low, models, where=placement(job))
+        self.hidden = open_hidden(job, models, weak=WEAK)
 
     def scan(self, path: Path, info: ClipInfo, name: str | None, given: Regions = NO_REGIONS) -> tuple[list[Row], int]:
         """Rows of FACES of a clip, a track each, without their keys; and how many frames it has. Raises ImageProblem.
@@ -63,16 +65,22 @@ class ClipScanner:
         `name`: its label. What is `given` is hidden in every frame; an area to ignore is not ignored in a clip.
         """
         found: list[Regions] = []
+        other: dict[Kind, list[Regions]] = {kind: [] for kind in self.hidden}
         small: list[NDArray[np.uint8]] = []
         for window in read_frames(path, self.job.limits):
             with current().timed("detect"):
-                found += detect_as_shown(self.detector, [frame.picture for frame in window])
+                shown = [frame.picture for frame in window]
+                found += detect_as_shown(self.detector, shown)
+                for kind, finder in self.hidden.items():
+                    other[kind] += detect_as_shown(finder, shown)
             small += [np.asarray(cv2.resize(frame.rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA)) for frame in window]
         begins = cuts(np.stack(small)) if small else np.zeros(0, np.bool_)
         rate = float(info.rate)
         tracks = link(found, begins, rate, self.job.detector.score)
+        for kind, of_kind in other.items():
+            tracks += link(of_kind, begins, rate, least_score(self.job, kind))
         tracks += [
-            Track.still(box, len(found), OTHER)
+            Track.still(box, len(found), kind if kind in self.hidden else OTHER)
             for box, kind in zip(given.boxes, given.kinds, strict=True)
             if kind != IGNORE
         ]

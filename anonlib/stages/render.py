@@ -26,6 +26,7 @@ from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, ShardWriter
 from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
+from anonlib.faces.hidden import open_hidden, seen_in
 from anonlib.faces.mesh import FaceMesh
 from anonlib.faces.regions import why_hidden
 from anonlib.media import exact, jpeg
@@ -36,7 +37,7 @@ from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
 from anonlib.media.sandbox.process import replace_apart
 from anonlib.methods import method_of
 from anonlib.methods.base import Method, Replacement
-from anonlib.methods.redaction import fallback_of
+from anonlib.methods.redaction import Fill, fallback_of
 from anonlib.models.requirements import ModelBytes, device_of, load
 from anonlib.privacy.keys import Purpose
 from anonlib.stages.clip_render import ClipRenderer
@@ -71,6 +72,7 @@ from anonlib.workspace.schemas import (
     QUARANTINED,
     REENCODED,
     RELEASED,
+    SOLID,
     SPARED,
     STILL,
 )
@@ -131,6 +133,7 @@ class RenderStage:
         self.fallback = fallback_of(job.method.name, job.fallback)
         near = self.method.output_check(lambda: matrix(self.plan.subjects(["template"]), "template"))
         self.checker = OutputRecheck(job, models, near) if self.method.synthesis else None
+        self.hidden = open_hidden(job, models)
         self._held: dict[str, Replacement] = {}
         self._lock = threading.Lock()
 
@@ -265,6 +268,8 @@ class RenderStage:
                 method = self.method.name if tries else hide
                 fallback = (LOT if tries else hide) if row["reason"] else None
                 faces.append(FaceState(row, method, tries, fallback=fallback, reason=row["reason"]))
+                if how := self.job.hide.get(row["kind"]):
+                    faces[-1] = FaceState(row, how.method, [], reason=why_hidden(row["kind"]), kind=row["kind"])
                 if why := _STAYS.get(row["kind"]):
                     name = row["consent"] and self.keyring.pseudonym(Purpose.CONSENT, row["consent"])
                     faces[-1] = FaceState(row | {"consent": name}, KEPT, [], fallback=row["kind"], reason=why)
@@ -277,7 +282,7 @@ class RenderStage:
             painted = decision or any(face.method != KEPT for face in faces)
             photo = ImageState(sample, picture, faces, picture.rgb.copy() if painted else picture.rgb)
             carry_out(decision, photo, self.fallback.kind)
-            boxes = np.array([face.planned["box"] for face in faces], np.float32).reshape(-1, 4)
+            boxes = np.array([face.reach for face in faces], np.float32).reshape(-1, 4)
             for number, face in enumerate(faces):
                 face.others = np.delete(boxes, number, axis=0)
             readable.append(photo)
@@ -296,6 +301,30 @@ class RenderStage:
             for _, face in failed:
                 face.tries.pop(0)
             open_faces = [(photo, face) for photo in chunk if id(photo) in again for face in photo.faces]
+        self._look_again(chunk)
+
+    def _look_again(self, chunk: list[ImageState]) -> None:
+        """Look for hidden regions with what found them; what a fill still shows of one becomes flat.
+
+        Not after a blur or a mosaic, in which text, people and plates are still to be found.
+        """
+        for kind, finder in self.hidden.items():
+            photos = [
+                (photo, faces)
+                for photo in chunk
+                if (faces := [face for face in photo.faces if face.kind == kind and face.method in FILLS])
+                and photo.problem is None
+            ]
+            with contained("checking the output") as failure, current().timed("check"):
+                found = finder.detect([photo.out for photo, _ in photos])
+                for (photo, faces), regions in zip(photos, found, strict=True):
+                    for face in faces:
+                        face.detected_again = seen_in(face.box, regions)
+                        if face.detected_again and face.method != SOLID:
+                            face.method, face.reason = SOLID, f"a {kind} was found again under the fill"
+                            Fill(SOLID, whole=True).apply(photo.out, face)
+            for photo, _ in photos:
+                photo.problem = failure.problem(Reason.CHECK_FAILED)
 
     def _paint(self, faces: Pairs, surrogates: PlannedSurrogates | None, *, depth: bool = False) -> None:
         """Paint faces into their images; fills last: what they take from around a face must not be a face that is still
@@ -344,6 +373,9 @@ class RenderStage:
         if photo.problem is not None or face.method == KEPT:
             return
         with contained("replacing a face") as failure:
+            if face.kind is not None:
+                Fill(face.method, whole=True).apply(photo.out, face)
+                return
             if face.method == self.method.name and face.tries:
                 replacement = self._replacement(face.tries[0], surrogates)
                 face.coverage, face.digest = replacement.apply(photo.out, face), replacement.digest
@@ -510,7 +542,7 @@ def _marker(
         "files": dict(files),
         "manifest_sha256": manifest,
         "images": status.total(),
-        "faces": len(faces),
+        "faces": sum(face.get("kind") is None for face in faces),
         "released": status[RELEASED],
         "no_face": status[NO_FACE],
         "quarantined": status[QUARANTINED],

@@ -35,7 +35,7 @@ from anonlib.privacy.keys import Keyring
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.describe import happiness
 from anonlib.synthesis.light import Light
-from anonlib.synthesis.redact import level_alpha
+from anonlib.synthesis.redact import around, level_alpha
 from anonlib.verification.certificate import NONE, Claim
 from anonlib.workspace.layout import PlanStore
 from anonlib.workspace.schemas import KEPT, MESH_POINTS, SPARED
@@ -51,7 +51,8 @@ _SAME_PLACE = 0.35
 @dataclass
 class FaceState:
     """One face of the plan on its way through: what to do, what was done, what was found (`findings`: see RENDERED);
-    `others` (n, 4): the boxes of the photo's other faces; `of_clip`: its columns of OF_CLIP."""
+    `others` (n, 4): the boxes of the photo's other faces; `of_clip`: its columns of OF_CLIP; `kind`: of a region that
+    is no face and that the job hides."""
 
     planned: dict[str, Any]
     method: str
@@ -60,6 +61,7 @@ class FaceState:
     coverage: float | None = None
     fallback: str | None = None
     reason: str | None = None
+    kind: str | None = None
     why: str = MATCHED
     findings: list[dict[str, Any]] = field(default_factory=list)
     detected_again: bool | None = None
@@ -74,6 +76,11 @@ class FaceState:
     def area(self) -> float:
         """Px of its box."""
         return float(np.prod(self.box[2:] - self.box[:2]))
+
+    @property
+    def reach(self) -> NDArray[np.float32]:
+        """The box (4,) whose ellipse holds all that is painted."""
+        return self.box if self.kind is None else around(self.box[None])[0]
 
     @property
     def mesh(self) -> NDArray[np.float32]:
@@ -103,7 +110,7 @@ class FaceState:
 
     def row(self, claim: Claim) -> dict[str, Any]:
         """The MANIFEST_FACE of this face under the method's claim: what its surrogate's faces share, and its place."""
-        claim = claim if self.fallback is None else Claim(NONE)
+        claim = claim if self.fallback is None and self.kind is None else Claim(NONE)
         return {
             "box": [round(side) for side in self.planned["box"]],
             "method": self.method,
@@ -114,6 +121,7 @@ class FaceState:
             "detected_again": self.detected_again,
             "fallback": self.fallback,
             "consent": self.planned.get("consent") if self.fallback == SPARED else None,
+            "kind": self.kind,
         } | self.of_clip
 
     def figures(self, key: str) -> dict[str, Any]:
@@ -153,7 +161,7 @@ class ImageState:
         alpha, painted = self.picture.alpha.copy(), (self.out != self.rgb).any(axis=2)
         for face in self.faces:
             if face.method != KEPT:
-                level_alpha(alpha, face.box, painted if face.digest else None)
+                level_alpha(alpha, face.box, painted if face.digest else None, face.kind is not None)
         return replace(self.picture, alpha=alpha)
 
 

@@ -23,7 +23,8 @@ from anonlib.errors import ImageProblem, StorageError, contained
 from anonlib.execution.base import UnitResult, current
 from anonlib.faces.detect import detect_as_shown, open_detector
 from anonlib.faces.given import given_regions, joined
-from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face
+from anonlib.faces.hidden import least_side, open_hidden
+from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face, together
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
@@ -131,9 +132,10 @@ class ScanStage:
         self.synthesis = method_of(job.method).synthesis
         self.store: ScanStore = scan_store(stores, key)
         self.detector = open_detector(job.detector, models, where=placement(job))
+        self.hidden = open_hidden(job, models)
         self.describer = Describer(job, models) if "facemesh" in models else None
         self.clips = ClipScanner(job, models, self.describer if self.synthesis else None)
-        self.least_side = None if self.describer else job.detector.side
+        self.least_side = None if self.describer else least_side(job)
 
     def run(self, shard: Shard) -> UnitResult:
         """Scan one shard; safe to repeat and to race."""
@@ -246,7 +248,9 @@ class ScanStage:
     def _faces(self, photos: list[Photo]) -> list[Row]:
         pixels = [picture.rgb for _, picture, _, _ in photos]
         with current().timed("detect"):
-            found = detect_as_shown(self.detector, [picture for _, picture, _, _ in photos])
+            shown = [picture for _, picture, _, _ in photos]
+            several = [detect_as_shown(finder, shown) for finder in (self.detector, *self.hidden.values())]
+            found = [together(of_photo) for of_photo in zip(*several, strict=True)]
         ignore = self.job.input.boxes_ignore
         found = [joined(regions, given, ignore=ignore) for (_, _, _, given), regions in zip(photos, found, strict=True)]
         faces = [regions.faces for regions in found]

@@ -34,37 +34,51 @@ _CELL = 8  # px: grain is taken and dealt in cells of this side
 _CALM = 0.1  # share of the cells around the hole, the calmest first, that grain is taken from: others show edges
 
 
-def ellipse(box: Floats, size: tuple[int, ...]) -> tuple[Pixels, tuple[int, int, int, int]]:
-    """The mask (h, w) of a box's ellipse and the part x0, y0, x1, y1 of the image (H, W, ...) that it lies in."""
+def ellipse(box: Floats, size: tuple[int, ...], whole: bool = False) -> tuple[Pixels, tuple[int, int, int, int]]:
+    """The mask (h, w) of a box's ellipse and the part x0, y0, x1, y1 of the image (H, W, ...) that it lies in.
+
+    `whole`: the box itself, of a region that is no face.
+    """
     centre = (box[:2] + box[2:]) / 2
-    half = np.maximum((box[2:] - box[:2]) / 2 * np.array(GROW), 1.0)
+    half = np.maximum((box[2:] - box[:2]) / 2 * np.array((1.0, 1.0) if whole else GROW), 1.0)
     x0, y0, x1, y1 = box_around(np.stack([centre - half, centre + half]), size)
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    if whole:
+        mask[:] = 1
+        return mask, (x0, y0, x1, y1)
     cv2.ellipse(mask, ((centre - [x0, y0]).tolist(), (2 * half).tolist(), 0.0), 1, -1)
     if not mask.any():
         mask[:] = 1
     return mask, (x0, y0, x1, y1)
 
 
-def level_alpha(alpha: Pixels, box: Floats, painted: NDArray[np.bool_] | None = None) -> None:
-    """Make `alpha` (H, W) even in one face's ellipse, in place, so that it draws nothing there; `box` (4,) px.
+def around(boxes: Floats) -> Floats:
+    """Boxes (n, 4) whose ellipses hold these boxes whole."""
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    half = half * float(np.sqrt((1 / np.array(GROW) ** 2).sum()))
+    return np.concatenate([middle - half, middle + half], axis=1).astype(np.float32)
+
+
+def level_alpha(alpha: Pixels, box: Floats, painted: NDArray[np.bool_] | None = None, whole: bool = False) -> None:
+    """Make `alpha` (H, W) even in one face's ellipse, in place, so that it draws nothing there; `box` (4,) px; `whole`:
+    see ellipse.
 
     With `painted` (H, W), the px that a face was put on, what is fully transparent stays so around them.
     """
-    mask, (x0, y0, x1, y1) = ellipse(box, alpha.shape)
+    mask, (x0, y0, x1, y1) = ellipse(box, alpha.shape, whole)
     view, inside = alpha[y0:y1, x0:x1], mask > 0
     if painted is not None:
         inside &= (view > 0) | painted[y0:y1, x0:x1]
     view[inside] = view[inside].max(initial=0)
 
 
-def redact(image: Pixels, box: Floats, how: str, others: Floats | None = None) -> None:
+def redact(image: Pixels, box: Floats, how: str, others: Floats | None = None, whole: bool = False) -> None:
     """Redact one face's ellipse of `image` (H, W, 3) in place by a Redaction; `box` (4,) px. Of the faces in the boxes
-    `others` (n, 4) a fill uses no px either, so that it depends on nothing that is hidden."""
+    `others` (n, 4) a fill uses no px either, so that it depends on nothing that is hidden. `whole`: see ellipse."""
     if how == "fill":
-        _fill(image, box, np.zeros((0, 4), np.float32) if others is None else others)
+        _fill(image, box, np.zeros((0, 4), np.float32) if others is None else others, whole)
         return
-    mask, (x0, y0, x1, y1) = ellipse(box, image.shape)
+    mask, (x0, y0, x1, y1) = ellipse(box, image.shape, whole)
     view = image[y0:y1, x0:x1]
     longest = max(mask.shape)
     hidden: NDArray[Any] = np.full_like(view, GREY)
@@ -78,22 +92,22 @@ def redact(image: Pixels, box: Floats, how: str, others: Floats | None = None) -
     cv2.copyTo(hidden, mask, view)
 
 
-def covered(boxes: Floats, size: tuple[int, int]) -> Mask:
-    """The px (H, W) under the ellipses of boxes (n, 4)."""
-    whole = np.zeros(size, np.bool_)
+def covered(boxes: Floats, size: tuple[int, int], whole: bool = False) -> Mask:
+    """The px (H, W) under the ellipses of boxes (n, 4); `whole`: see ellipse."""
+    under = np.zeros(size, np.bool_)
     for box in boxes:
-        mask, (x0, y0, x1, y1) = ellipse(box, size)
-        whole[y0:y1, x0:x1] |= mask > 0
-    return whole
+        mask, (x0, y0, x1, y1) = ellipse(box, size, whole)
+        under[y0:y1, x0:x1] |= mask > 0
+    return under
 
 
-def _fill(image: Pixels, box: Floats, others: Floats) -> None:
-    size, (x0, y0, x1, y1) = (image.shape[0], image.shape[1]), ellipse(box, image.shape)[1]
+def _fill(image: Pixels, box: Floats, others: Floats, whole: bool) -> None:
+    size, (x0, y0, x1, y1) = (image.shape[0], image.shape[1]), ellipse(box, image.shape, whole)[1]
     room = max(round(_ROOM * max(x1 - x0, y1 - y0)), _LEAST_ROOM)
-    whole, around = covered(box[None], size), covered(others, size)
+    hidden, beside = covered(box[None], size, whole), covered(others, size)
     while True:
         part = np.s_[max(y0 - room, 0) : y1 + room, max(x0 - room, 0) : x1 + room]
-        hole, avoid = whole[part], around[part]
+        hole, avoid = hidden[part], beside[part]
         if room > max(size) or not (hole | avoid).all():
             break
         room *= 2  # other faces lie all around it

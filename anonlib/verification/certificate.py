@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import ConfigDict, TypeAdapter
@@ -79,6 +79,16 @@ class CertifiedCounts:
     spared: int = 0
     clips: int = 0
     frames: int = 0
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """How many regions of a kind beside faces were hidden, by which redaction, found by which of the certificate's
+    models. Nothing is claimed of what that network did not find."""
+
+    method: str
+    network: str
+    regions: int
 
 
 @dataclass(frozen=True)
@@ -168,12 +178,15 @@ class Certificate(_Signed):
     merkle_root: str
     tables: tuple[CertifiedTable, ...]
     scope: Scope | None
+    hidden: dict[str, Hidden] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """What the file holds."""
         document = asdict(self)
         for name in ("by_lot",) * (self.version < 3) + ("ignored", "spared", "clips", "frames") * (self.version < 4):
             del document["counts"][name]
+        if not self.hidden:
+            del document["hidden"]
         if self.version == 1:
             tables = document.pop("tables")
             del document["scope"]

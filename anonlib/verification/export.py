@@ -33,7 +33,7 @@ Rows = Callable[[], Iterator[Row]]
 _CORNERS = 32
 """Of the polygon that stands for an ellipse."""
 _OF_IMAGE = ("key", "status", "reason", "path", "height", "width")
-_OF_FACE = tuple(field.name for field in MANIFEST_FACE if field.name not in ("box", "boxes"))
+_OF_FACE = (*(field.name for field in MANIFEST_FACE if field.name not in ("box", "boxes")), "kind")
 _MOST_FACES = 255
 """A face behind these has this number in a mask, too."""
 
@@ -48,7 +48,7 @@ def export(release: Storage, into: Storage, target: str) -> Counter[str]:
     require(known, f"the release is of schema version {note.schema_version}, which this anonlib does not know")
 
     def rows() -> Iterator[Row]:
-        schema = parsing.MANIFEST_OF[note.schema_version]
+        schema = parsing.manifest_of(note)
         for shard in parsing.shards_of(release, note.shards):
             yield from parsing.rows_of(shard.manifest, schema, f"the manifest of {shard.shard}", later="review")
 
@@ -69,7 +69,7 @@ def _stills(rows: Rows, count: Counter[str]) -> Iterator[Row]:
 
 
 def _methods(rows: Rows) -> list[str]:
-    return sorted({str(face["method"]) for row in rows() for face in row["faces"] or ()})
+    return sorted({_category(face) for row in rows() for face in row["faces"] or ()})
 
 
 def _coco(rows: Rows, count: Counter[str], into: Storage, folder: Path) -> None:
@@ -85,7 +85,7 @@ def _coco(rows: Rows, count: Counter[str], into: Storage, folder: Path) -> None:
             for face in row["faces"] or ():
                 x0, y0, x1, y1 = _clipped(row, face)
                 number += 1
-                about = {"id": number, "image_id": image, "category_id": 1 + methods.index(face["method"])}
+                about = {"id": number, "image_id": image, "category_id": 1 + methods.index(_category(face))}
                 place = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
                 place["segmentation"] = [_polygon(row, face)]
                 told = {name: face[name] for name in _OF_FACE if name in face}
@@ -100,7 +100,7 @@ def _yolo(rows: Rows, count: Counter[str], into: Storage, folder: Path) -> None:
         lines = ""
         for face in row["faces"] or ():
             x0, y0, x1, y1 = np.array(_clipped(row, face)) / ([row["width"], row["height"]] * 2)
-            lines += f"{methods.index(face['method'])} "
+            lines += f"{methods.index(_category(face))} "
             lines += f"{(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}\n"
         key = row["key"].rpartition(".")[0] if is_media(row["key"]) else row["key"]
         into.create(f"labels/{key}.txt", lines.encode())
@@ -113,7 +113,11 @@ def _masks(rows: Rows, count: Counter[str], into: Storage, folder: Path) -> None
         y, x = np.ogrid[: row["height"], : row["width"]]
         for number, face in enumerate(row["faces"] or (), 1):
             (cx, cy), (a, b) = _ellipse(face)
-            mask[((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1] = min(number, _MOST_FACES)
+            inside = ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1
+            if face.get("kind"):
+                x0, y0, x1, y1 = face["box"]
+                inside = (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
+            mask[inside] = min(number, _MOST_FACES)
         into.create(f"masks/{row['key']}.png", _png(mask))
 
 
@@ -139,6 +143,11 @@ TARGETS: dict[str, Callable[[Rows, Counter[str], Storage, Path], None]] = {
 }
 
 
+def _category(face: Row) -> str:
+    """What a label calls it: a face by its method, another region by its kind."""
+    return str(face.get("kind") or face["method"])
+
+
 def _clipped(row: Row, face: Row) -> list[float]:
     """A face's box, as far as it lies in the image."""
     bounds = [row["width"], row["height"]] * 2
@@ -152,6 +161,9 @@ def _ellipse(face: Row) -> tuple[tuple[float, float], tuple[float, float]]:
 
 
 def _polygon(row: Row, face: Row) -> Sequence[float]:
+    if face.get("kind"):
+        x0, y0, x1, y1 = _clipped(row, face)
+        return [x0, y0, x1, y0, x1, y1, x0, y1]
     (cx, cy), (a, b) = _ellipse(face)
     angles = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
     points = np.stack([cx + a * np.cos(angles), cy + b * np.sin(angles)], axis=1)

@@ -58,6 +58,15 @@ def kind_of_left_out(kind: str) -> str:
 LeftOut = dict[Annotated[str, AfterValidator(kind_of_left_out)], Annotated[int, Field(gt=0)]]
 
 
+class HowHidden(BaseModel):
+    """How regions of a kind are hidden, and the model that finds them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    method: Literal["fill", "solid", "blur", "pixelate"]
+    network: str = Field(pattern=_WORD)
+
+
 class RunNote(BaseModel):
     """run.json, which holds nothing else; `promised`: the maker has said that there is an audit."""
 
@@ -74,6 +83,14 @@ class RunNote(BaseModel):
     models: dict[str, dict[Literal["sha256", "licence"], str]]
     promised: bool = False
     left_out: LeftOut = {}
+    hide: dict[Literal["text", "person", "plate"], HowHidden] = {}
+
+
+def manifest_of(note: RunNote) -> pa.Schema:
+    """The schema of a release's manifests."""
+    if note.schema_version == VERSION:
+        return schemas.manifest_schema(note.hide)
+    return MANIFEST_OF[note.schema_version]
 
 
 class ReleasedMethod(BaseModel):

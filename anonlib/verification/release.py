@@ -19,7 +19,7 @@ from anonlib.datasets import DATASETS, format_of
 from anonlib.errors import ConfigError, NotFound, VerificationError, require
 from anonlib.storage import Storage
 from anonlib.verification import parsing
-from anonlib.verification.certificate import NONE, AuditStatement, Certificate, merkle_root
+from anonlib.verification.certificate import NONE, AuditStatement, Certificate, Hidden, merkle_root
 from anonlib.verification.conditions import ClaimTable, ReleaseCounter, claim_of, claim_table, tables_of
 from anonlib.verification.data_files import CHECKS, Expected, check_folder, check_items, whole
 from anonlib.verification.parsing import CommittedShard, RunNote, rows_of
@@ -89,13 +89,15 @@ def verify(release: Storage, key: str | None = None) -> Verified:
     vouched |= {schemas.STATEMENT, *audit.files} if audit is not None else set()
     _check_no_strays(release, vouched)
     table = _check_tables(release, certificate)
-    counter = ReleaseCounter(certificate.method["name"], table)
+    counter = ReleaseCounter(certificate.method["name"], table, {kind: how.method for kind, how in note.hide.items()})
     for shard, leaf in zip(parsing.shards_of(release, note.shards), leaves, strict=True):
         same = shard.leaf == leaf and shard.marker.run == note.run
         require(same, f"the marker of shard {shard.shard} is of another run, or changed while it was read")
         _check_shard(release, shard, note, counter)
     same = counter.counts == certificate.counts
     require(same, f"the certificate counts {certificate.counts}, the manifests {counter.counts}")
+    hidden = {kind: Hidden(how.method, how.network, counter.hidden[kind]) for kind, how in note.hide.items()}
+    require(hidden == certificate.hidden, f"the certificate says that it hides {certificate.hidden}, not {hidden}")
     kept = tuple(note.keep_fields)
     return Verified(
         certificate, key is not None, len(vouched), table.rows, table.people, kept, audit, note.promised, left_out
@@ -121,6 +123,10 @@ def unproved(found: Verified) -> list[str]:
         (True, "that no image is missing, and what other releases of the same people add to this one"),
         (unaudited, "how it stands up to attacks: nobody has audited it (`anonlib audit`)"),
         (True, "that every face was found, and that hair, clothes and background give nobody away"),
+        (
+            certificate.hidden,
+            f"how much {' and '.join(certificate.hidden)} was not found: what a network misses stays as it was",
+        ),
         (counts.ignored, f"that {counts.ignored} faces may be seen: they stay in areas that the dataset ignores"),
         (counts.spared, f"that the people of {counts.spared} faces that stay agreed: the maker has their photos"),
         (without_proof, without_proof),
@@ -196,7 +202,7 @@ def _check_shard(release: Storage, committed: CommittedShard, note: RunNote, cou
     images: dict[str, str] = {}
     keys, paths = set[str](), set[str]()
     fallbacks = 0
-    for row in rows_of(committed.manifest, parsing.MANIFEST_OF[note.schema_version], manifest, later="review"):
+    for row in rows_of(committed.manifest, parsing.manifest_of(note), manifest, later="review"):
         key, status, faces = row["key"], row["status"], row["faces"] or []
         if key is None or None in faces:
             raise VerificationError(f"{manifest} has a row with an empty key or face")

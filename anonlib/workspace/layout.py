@@ -279,7 +279,7 @@ class ReleaseStore(StageStore):
 
     def create_manifest(self, shard: str, rows: Sequence[Row]) -> str:
         """Create the manifest of a shard; returns its sha256. Raises StorageError where another one is."""
-        data = tables.to_bytes(rows, schemas.MANIFEST)
+        data = tables.to_bytes(rows, schemas.manifest_schema(self.run().get("hide")))
         self.storage.create(schemas.manifest_path(shard), data)
         return sha256(data)
 

@@ -30,7 +30,8 @@ EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surp
 RELEASED, NO_FACE, QUARANTINED = "released", "no_face", "quarantined"
 EXACT, REENCODED = "exact", "reencoded"
 """Whether a photo has the coefficients or pixels it came with, but for what was replaced, or was encoded anew."""
-FILLS = ("fill", "solid")
+SOLID = "solid"
+FILLS = ("fill", SOLID)
 """Methods that hide a face under an ellipse without a px of it: what other methods fall back to."""
 GROW = (1.25, 1.35)
 """How far the axes of such an ellipse reach over the face's box, sideways and up-down."""
@@ -194,6 +195,19 @@ MANIFEST = pa.schema(
         ("seconds", _DOUBLE),
     ]
 )
+
+
+def manifest_schema(hides: object) -> pa.Schema:
+    """MANIFEST; where a job `hides` more than faces, what is in `faces` also says its `kind`.
+
+    Null: a face, or a region of another kind that the dataset brought.
+    """
+    if not hides:
+        return MANIFEST
+    regions = pa.list_(pa.struct([*MANIFEST_FACE, pa.field("kind", _TEXT)]))
+    return MANIFEST.set(MANIFEST.get_field_index("faces"), pa.field("faces", regions))
+
+
 RENDERED = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),

@@ -95,3 +95,40 @@ def scrfd(path: Path, landmarks: bool = True, size: tuple[int | str, int | str] 
     for kind, width in (("score", 1), ("box", 4), *([("five", 10)] if landmarks else [])):
         outputs |= {f"{kind}{stride}": [f"n{kind}{stride}", width] for stride in (8, 16, 32)}
     return save(path, nodes, outputs, weights, [1, 3, *size])
+
+
+def yolo(path: Path, layout: str = "v8", licence: str = "", size: tuple[int, int] = (320, 640)) -> Path:
+    """YOLO's interface in one of its layouts, v8, v5 or end: a cell of 32 px that is all red is a plate of 48 x 40 px.
+
+    v5 says everything six times, since real ones have thousands of rows.
+    """
+    rows, columns = size[0] // 32, size[1] // 32
+    cells = rows * columns
+    x, y = (np.arange(columns) * 32 + 16).tolist() * rows, np.repeat(np.arange(rows) * 32 + 16, columns)
+    x = np.array(x)
+    sides = [x - 24, y - 20, x + 24, y + 20] if layout == "end" else [x, y, np.full(cells, 48), np.full(cells, 40)]
+    weights = {
+        "pick": np.array([1, -1, 0], np.float32).reshape(1, 3, 1, 1),
+        "sides": np.stack(sides)[None].astype(np.float32),
+        "flat": np.array([1, 1, cells], np.int64),
+        "one": np.full((1, 1, cells), layout == "v5", np.float32),
+    }
+    parts = ["sides", "score", *(["one"] if layout in ("v5", "end") else [])]
+    nodes = [
+        helper.make_node("AveragePool", ["images"], ["mean"], kernel_shape=[32, 32], strides=[32, 32]),
+        helper.make_node("Conv", ["mean", "pick"], ["map"], kernel_shape=[1, 1]),
+        helper.make_node("Reshape", ["map", "flat"], ["score"]),
+        helper.make_node("Concat", parts, ["once"], axis=1),
+        helper.make_node("Concat", ["once"] * (6 if layout == "v5" else 1), ["turned"], axis=2),
+        helper.make_node("Transpose", ["turned"], ["output0"], perm=[0, 1, 2] if layout == "v8" else [0, 2, 1]),
+    ]
+    cells *= 6 if layout == "v5" else 1
+    shape = [1, len(parts) + 3, cells] if layout == "v8" else [1, cells, len(parts) + 3]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, *size])]
+    outputs = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, shape)]
+    constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "yolo", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, {"license": licence})
+    path.write_bytes(model.SerializeToString())
+    return path

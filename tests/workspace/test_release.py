@@ -35,6 +35,7 @@ def stores(tmp_path: Path, naming: Naming) -> tuple[ReleaseStore, ScanStore]:
     scan.write("00000", faces, images)
     rows = [row("b"), row("a", faces=[FACE, FACE]), row("c", status="quarantined")]
     rows = [each | {"key": naming.key("00000", str(each["key"]))} for each in rows]
+    storage.create("run.json", b"{}")
     release.create_manifest(naming.shard("00000"), naming.sorted(rows))
     return release, scan
 

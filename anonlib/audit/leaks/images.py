@@ -231,11 +231,17 @@ Pair = tuple[Picture, Picture]
 
 
 def may_change(
-    size: tuple[int, int], box: NDArray[Any], mesh: NDArray[np.float32] | None = None, *, rounded: bool = False
+    size: tuple[int, int],
+    box: NDArray[Any],
+    mesh: NDArray[np.float32] | None = None,
+    *,
+    rounded: bool = False,
+    whole: bool = False,
 ) -> Mask:
     """Px (H, W) that a method may change for one face: around a mesh (468, 3) px, else a redaction's ellipse.
 
-    Of a manifest's `rounded` box alone, any method: the box and its own size around it.
+    Of a manifest's `rounded` box alone, any method: the box and its own size around it. `whole`: the box of a region
+    that is no face.
     """
     mask = np.zeros(size, bool)
     if rounded:
@@ -244,7 +250,7 @@ def may_change(
         mask[y0:y1, x0:x1] = True
         return mask
     if mesh is None:
-        return covered(box[None], size)
+        return covered(box[None], size, whole)
     points = vertices_of(mesh)[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)
     margin = _REACH * float((high - low).max())

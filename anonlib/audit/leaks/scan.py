@@ -174,7 +174,9 @@ class _LeakScan:
         name, scan = self.naming.shard(shard.shard_id), scan_store(self.job.stores, self.job.scan_key)
         samples = samples_of(self.store, scan, self.naming, shard.shard_id, faces=("box", "mesh", "track"))
         index = contents.ReleaseIndex([sample.row for sample in samples])
-        self._columns(self.store.manifest(name).schema, f"manifest of {name}", schemas.MANIFEST)
+        self._columns(
+            self.store.manifest(name).schema, f"manifest of {name}", schemas.manifest_schema(self.config.hide)
+        )
         for key, row in index.rows.items():
             where, columns = f"{name}/{key}", foreign_words(row)
             self._count(WORDS, f"{where}, {', '.join(columns)}", bool(columns))
@@ -368,7 +370,7 @@ class _LeakScan:
             box, mesh = np.array(face["box"], np.float32), None
             if METHODS[outcome["method"]].synthesis:
                 mesh = np.array(face["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
-            allowed |= images.may_change(size, box, mesh)
+            allowed |= images.may_change(size, box, mesh, whole=outcome.get("kind") is not None)
             core = face_core(size, box, mesh)
             left = is_original(before.rgb, after.rgb, core)
             if before.alpha is not None:

@@ -14,14 +14,16 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import numpy as np
+from onnx import numpy_helper
 
 from anonlib.models.catalog import ModelCard
-from anonlib.models.convert.graph import Array, Dims, Graph, read_onnx, simplify
+from anonlib.models.convert.graph import Array, Dims, Graph, Node, read_onnx, simplify
 from anonlib.models.convert.tfjs import convert_graph, read_graph_def, read_graph_model, read_weights
 
 _Outputs = Mapping[str, tuple[str, Dims]]  # each output of a file: its new name and its shape without the batch axis
 _OUTPUTS = {
     "centerface": ("537", "538", "539", "540"),
+    "centernet": ("tower_0/keypoints", "tower_0/wh"),
     "fr-feature": ("output",),
     # The third output, contours, repeats mesh points in finer detail that is not used here.
     "facemesh": ("Identity_2", "Identity_1"),
@@ -38,6 +40,7 @@ _OUTPUTS = {
 """What a file calls the outputs that the catalogue lists, in its order."""
 _STARTS = {
     "antispoof": "conv2d_input",
+    "centernet": "tower_0/images",
     "liveness": "conv2d_1_input",
     # It normalises its own input; starting at `mul` skips that, because `prepare` does it for every model.
     "mobileface": "mul",
@@ -72,6 +75,8 @@ def to_onnx(model: ModelCard, members: Mapping[str, bytes]) -> bytes:
             return face_gan(first)
         case "yuface":
             return yuface(first)
+        case "ppocr-det":
+            return text_detector(first)
         case "dlib-resnet":
             return dlib_resnet(read_weights(json.loads(first), files))
         case "expression":
@@ -91,6 +96,24 @@ def repair(name: str, data: bytes, size: Dims, outputs: _Outputs) -> Graph:
         if node.op == "Reshape":  # to (1, -1), which puts a whole batch into one row
             node.op, node.inputs, node.attrs = "Flatten", node.inputs[:1], {"axis": 1}
     return simplify(graph)
+
+
+def text_detector(data: bytes) -> bytes:
+    """PP-OCR's detection network with its preparation of photos: image (N, 3, H, W) RGB 0..255, H and W multiples of
+    32, to text (N, 1, H, W), the logit of a probability."""
+    graph = read_onnx(data, "ppocr-det")
+    for node in [node for node in graph.nodes if node.op == "Constant"]:
+        graph.nodes.remove(node)
+        graph.const(numpy_helper.to_array(node.attrs["value"]), node.outputs[0])
+    first = next(node for node in graph.nodes if node.op == "Conv")
+    graph.constants[first.inputs[1]] = graph.constants[first.inputs[1]][:, ::-1].copy()  # it was trained on BGR
+    first.inputs[0] = "centred"
+    half = graph.const(np.array(127.5, np.float32), "half")
+    ready = [Node("Sub", ["image", half], ["shifted"]), Node("Div", ["shifted", half], ["centred"])]
+    graph.nodes[:0] = ready
+    graph.rename(graph.nodes.pop().inputs[0], "text")  # without the Sigmoid, behind which little is left to compare
+    graph.inputs, graph.outputs = {"image": ("N", 3, "H", "W")}, {"text": ("N", 1, "H", "W")}
+    return simplify(graph).to_bytes()
 
 
 def age_gender(age: bytes, gender: bytes) -> bytes:

@@ -59,7 +59,8 @@ def convert_graph(
     outputs: Mapping[str, tuple[str, Dims]],
 ) -> bytes:
     """TensorFlow nodes and weights -> ONNX bytes: input "image" (N, 3, H, W) from the TensorFlow value `start` on, free
-    batch, opset 17. `outputs`: which TensorFlow values come out, under which name and shape (without N)."""
+    batch, opset 17. `outputs`: which TensorFlow values come out, under which name and shape (without N); of a shape
+    with free sides the network, which then has convolutions alone, takes images of any sides that suit its strides."""
     placeholder = next(node for node in nodes if node["op"] == "Placeholder")
     _, height, width, channels = (int(d["size"]) for d in placeholder["attr"]["shape"]["shape"]["dim"])
     graph = Graph(name, {"image": ("N", channels, height, width)})
@@ -71,7 +72,9 @@ def convert_graph(
             writer.values[node["name"]] = writer.write(node, inputs)
     for wanted, (public, shape) in outputs.items():
         value, converted = writer.values[wanted]
-        if converted != shape:  # e.g. 1404 numbers as 468 points
+        if isinstance(shape[-1], str):
+            graph.inputs = {"image": ("N", channels, "H", "W")}
+        elif converted != shape:  # e.g. 1404 numbers as 468 points
             value = graph.add("Reshape", value, graph.const(np.array([-1, *shape], dtype=np.int64)))
         graph.outputs[value] = ("N", *shape)
         graph.rename(value, public)
@@ -93,7 +96,7 @@ class _GraphWriter:
         match op:
             case "Identity":
                 return value, shape
-            case "Conv2D" | "_FusedConv2D" | "DepthwiseConv2dNative":
+            case "Conv2D" | "_FusedConv2D" | "DepthwiseConv2dNative" | "FusedDepthwiseConv2dNative":
                 return self.conv(node, inputs, value, shape)
             case "MatMul" | "_FusedMatMul":
                 return self.product(node, inputs, value)
@@ -102,6 +105,8 @@ class _GraphWriter:
                 pads, sides = _padding(node, shape[1:], kernel, strides)
                 out = graph.add(_POOLS[op], value, kernel_shape=kernel, strides=strides, pads=pads)
                 return out, (shape[0], *sides)
+            case "Mean" if node["attr"].get("keep_dims", {}).get("b"):
+                return graph.add("GlobalAveragePool", value), (shape[0], 1, 1)
             case "Mean":
                 return graph.add("Flatten", graph.add("GlobalAveragePool", value), axis=1), shape[:1]
             case "Pad":
@@ -122,9 +127,16 @@ class _GraphWriter:
                 return out, (math.prod(shape),)
             case "Relu" | "Sigmoid":
                 return graph.add(op, value), shape
+            case "Relu6":
+                return graph.add("Clip", value, *(graph.const(np.array(side, np.float32)) for side in (0, 6))), shape
+            case "ResizeBilinear":  # to sides that are a whole number of times as long
+                sides = self.weights[inputs[1]].tolist()
+                times = np.array([1, 1, sides[0] / shape[1], sides[1] / shape[2]], np.float32)
+                places = {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}
+                return graph.add("Resize", value, "", graph.const(times), **places), (shape[0], *sides)
             case "Softmax":
                 return graph.add(op, value, axis=-1), shape
-        shape = next(self.values[i][1] for i in inputs if i in self.values)
+        shape = max((self.values[i][1] for i in inputs if i in self.values), key=math.prod)
         names = [self.values[i][0] if i in self.values else self.channelwise(self.weights[i], shape) for i in inputs]
         if op == "ConcatV2":  # along TensorFlow's last axis, the channels, which is the last input
             channels = sum(self.values[i][1][0] for i in inputs[:-1])
@@ -140,7 +152,7 @@ class _GraphWriter:
     def conv(self, node: dict[str, Any], inputs: list[str], value: str, shape: Shape) -> tuple[str, Shape]:
         """A convolution with its fused bias, PReLU and ReLU."""
         kernel = self.weights[inputs[1]]  # (kh, kw, in, out); depthwise (kh, kw, in, multiplier)
-        depthwise = node["op"] == "DepthwiseConv2dNative"
+        depthwise = "Depthwise" in node["op"]
         weight = kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(3, 2, 0, 1)
         if depthwise:
             weight = weight.reshape(-1, 1, *kernel.shape[:2])
