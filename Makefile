@@ -20,6 +20,11 @@ $(VENV)/.ready: pyproject.toml $(PINS)
 	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --no-deps insightface
 	touch $@
 
+# Azure's emulator, for the tests; they are skipped, and say so, where there is no npm.
+$(VENV)/azurite/.ready: tests/storage/azurite.txt
+	! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite $$(cat $<)
+	mkdir -p $(VENV)/azurite && touch $@
+
 # The demo needs less than the tests do.
 $(VENV)/.demo: pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
@@ -46,7 +51,7 @@ system:
 	          chromium chromium-driver libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 >/dev/null; } \
 	  || echo "no chromium here: the browser's test will be skipped"
 
-test: setup system $(VENV)/checkov/.ready
+test: setup system $(VENV)/checkov/.ready $(VENV)/azurite/.ready
 	$(BIN)/anonlib models pull --set demo
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25
 

@@ -340,7 +340,7 @@ def _storage_key(name: str) -> Any:
     return typer.Option(key.flag, help=key.description)
 
 
-Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The release: a folder or s3:// prefix.")]
+Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The release: a folder or a prefix of a bucket.")]
 EndpointUrl = Annotated[str | None, _storage_key("endpoint_url")]
 Region = Annotated[str | None, _storage_key("region")]
 RequesterPays = Annotated[bool, _storage_key("requester_pays")]
@@ -382,7 +382,7 @@ def verify(
 def export(
     output: Output,
     to: Annotated[str, typer.Option(help="coco, yolo, masks or csv.")],
-    into: Annotated[str, typer.Option(metavar="PLACE", help="The folder or s3:// prefix to write to.")],
+    into: Annotated[str, typer.Option(metavar="PLACE", help="The folder or prefix of a bucket to write to.")],
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     requester_pays: RequesterPays = False,

@@ -44,7 +44,9 @@ def _key(description: str, default: Any = ..., *, flag: str | None = None, **con
 class InputConfig(_Frozen):
     """What to read."""
 
-    uri: str = _key("A file, a folder, a glob or a brace range such as `{000..099}.tar`; local or s3://.")
+    uri: str = _key(
+        "A file, a folder, a glob or a brace range such as `{000..099}.tar`; local, s3://, gs://, abfs:// or hf://."
+    )
     format: str | None = _key("webdataset, parquet or folder; guessed from the names if not given.", None)
     subject_field: str | None = _key("The sidecar's field that names the person; without it faces are clustered.", None)
     image_field: str | None = _key(
@@ -83,14 +85,14 @@ class InputConfig(_Frozen):
 class OutputConfig(_Frozen):
     """Where the release goes."""
 
-    uri: str = _key("A folder or s3:// prefix; what lies there may leave the building.")
+    uri: str = _key("A folder or a prefix of a bucket; what lies there may leave the building.")
     release: str | None = _key("The release's name; draws and pseudonyms of another name, or URI, are others.", None)
 
 
 class WorkspaceConfig(_Frozen):
     """Where personal data stays until it is purged: embeddings, crops, the mapping and the secret."""
 
-    uri: str = _key("A folder or s3:// prefix; not in the output.")
+    uri: str = _key("A folder or a prefix of a bucket; not in the output.")
 
 
 class SpareConfig(_Frozen):
@@ -98,7 +100,7 @@ class SpareConfig(_Frozen):
     hidden."""
 
     people: str = _key(
-        "A folder or s3:// prefix with photos of people who agreed, each of one face; several of a person in a folder.",
+        "A folder or bucket with photos of people who agreed, each of one face; several of a person in a folder.",
         flag="--spare",
     )
 
@@ -214,7 +216,7 @@ class SecretConfig(_Frozen):
 class LedgerConfig(_Frozen):
     """The place that remembers people over releases."""
 
-    uri: str = _key("A folder or s3:// prefix; not in the workspace, whose purge keeps it.", flag="--ledger")
+    uri: str = _key("A folder or a prefix of a bucket; not in the workspace, whose purge keeps it.", flag="--ledger")
     absences: Literal["known", "unknown"] = _key(
         "known: others may know who is absent, so only people who are there count towards k. unknown counts absent "
         "members too, and must be true of everybody who sees a release.",
@@ -255,7 +257,7 @@ class RayConfig(_Frozen):
 
 
 class StorageConfig(_Frozen):
-    """Where S3 is, if not at AWS, and what its buckets ask for.
+    """Where S3 is, if not at AWS, and what buckets ask for; Google's and Azure's clients read their own environment.
 
     A server that is not AWS gets no checksums that only AWS knows, unless AWS_REQUEST_CHECKSUM_CALCULATION says so.
     """
@@ -449,6 +451,7 @@ class JobConfig(_Frozen):
             exclude={
                 "method": set(self.method.FILES),
                 "detector": {"path"},
+                "input": {"uri"},
                 "hide": {"__all__": {"path"}},
                 "limits": set(MACHINE_LIMITS),
             },

@@ -330,28 +330,36 @@ class Job:
 
     @property
     def scan_key(self) -> str:
+        return self._scan_key(self._inventory_digest)
+
+    def _scan_key(self, listed: str) -> str:
         models = {name: MODELS[name].sha256 for name in self._scan_models}
         models |= {name: file.digest for name, file in self._detector_files.items()}
         parts = self.config.digest("detector", "limits", "input", "precision")
         more = [digest_of(self._consent_photos)] if self.config.spare else []
         more += [self.config.digest("hide")] if self.config.hide else []
-        return _key("scan", self._inventory_digest, parts, json.dumps(models, sort_keys=True), *more, __version__)
+        return _key("scan", listed, parts, json.dumps(models, sort_keys=True), *more, __version__)
 
     @property
     def plan_key(self) -> str:
+        return self._plan_key(self.scan_key)
+
+    def _plan_key(self, scan_key: str) -> str:
         check = self.keyring.digest(Purpose.PLAN_KEY).hex()
         files = [self.files[name].digest for name in sorted(self.files)]
-        return _key("plan", self.scan_key, self.config.digest("method"), check, *files, __version__)
+        return _key("plan", scan_key, self.config.digest("method"), check, *files, __version__)
 
     def _run_key(self, plan: Plan) -> str:
         store = layout.plan_store(self.stores, plan.key)
         surrogates = store.block_markers(plan.blocks)
         outputs = ("fallback", "keep_fields", "rekey", "outside", "mark", "jpeg_quality", "clip")
         parts = self.config.digest("method", *outputs, "limits", "detector", "precision")
-        planned = plan.key  # of a redaction, which begins before anything is scanned; it knows the place
         if self.method.synthesis:
             scanned = layout.scan_store(self.stores, self.scan_key).markers(shard.shard_id for shard in self.shards)
             planned = _key(plan.digest, *sorted(marker["images_sha256"] for marker in scanned))
+        else:  # It begins before the scan. The workspace, whose salt is in this key, pins what files hold.
+            listed = json.dumps([(shard.shard_id, shard.bytes) for shard in self.shards])
+            planned = self._plan_key(self._scan_key(listed))
         # A redaction's plan is the same under every secret; its pseudonyms are not.
         drawn = [self.keyring.digest(Purpose.RUN_KEY).hex(), json.dumps(surrogates, sort_keys=True)]
         hide = [self.config.digest("hide")] if self.config.hide else []

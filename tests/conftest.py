@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from anonlib.models import runtime
+from tests.support.clouds import Cloud, emulator
 from tests.support.forgery import Forger
 from tests.support.runs import Run, copied, finished, one_shard, people_tars
 from tests.support.s3server import S3Server, running
@@ -34,6 +35,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server of this session's own. It changes nothing globally: `with s3.acting_as(): ...` does."""
     with running(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def gs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """An emulator of Google Cloud Storage; `with gs.acting(): ...` makes clients use it."""
+    with emulator("gs", tmp_path_factory.mktemp("gs")) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def abfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """An emulator of Azure's blob storage; `with abfs.acting(): ...` makes clients use it."""
+    with emulator("abfs", tmp_path_factory.mktemp("abfs")) as cloud:
+        yield cloud
 
 
 @pytest.fixture

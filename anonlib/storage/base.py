@@ -156,6 +156,10 @@ class Storage(ABC):
             return False
         return True
 
+    def pinned(self) -> str:
+        """The URI of what is here now, which means the same later; of a place without revisions its own."""
+        return self.uri
+
     def archived(self, files: Sequence[StoredObject]) -> tuple[int, bool]:
         """How many of these files must be restored from an archive first, and whether all were looked at."""
         return 0, True

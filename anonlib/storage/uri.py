@@ -1,4 +1,4 @@
-"""From what a person writes (a path, file://, s3://) to a Storage, and to the files that a pattern names in it.
+"""From what a person writes (a path, file://, s3://, gs://, abfs://, hf://) to a Storage, and to the files it names.
 
 A URI may be a file, a folder, a glob (`*`, `?`, `[a-z]`, `**`) or braces (`{00000..00099}`, `{train,val}`) as a shell
 would read them. Braces are a promise that every member exists, so a missing one is an error; a glob promises only that
@@ -7,6 +7,7 @@ something matches. This is the only place that knows the schemes.
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,16 @@ from anonlib.storage.local import IRREGULAR, UNREADABLE, LocalStorage
 NO_OPTIONS = StorageOptions()
 BRACE_LIMIT = 1_000_000
 STAT_THREADS = 16
-_S3 = "s3://"
+_SERVICES = {
+    "s3": ("s3", "S3Storage", ""),
+    "gs": ("gs", "GoogleStorage", "gs"),
+    "abfs": ("azure", "AzureStorage", "azure"),
+    "az": ("azure", "AzureStorage", "azure"),
+    "hf": ("hub", "HubStorage", "hf"),
+}
+"""The module here, its class and the extra of pip that brings its client, by scheme."""
+_BUCKET = re.compile(rf"({'|'.join(_SERVICES)})://([^/]*)/?(.*)", re.DOTALL)
+_PLACES = "a local path, s3://bucket/prefix, gs://, abfs:// or (to read) hf://datasets/owner/name"
 _GLOB = re.compile(r"[*?[]")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -26,22 +36,27 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 def parse_uri(uri: str) -> tuple[str, str]:
     """('s3://bucket', 'prefix/name') of an S3 URI, ('', 'absolute/path') of a local one; raises StorageError.
 
-    S3 keys are taken as they are written, without percent-decoding; file:// URIs are decoded.
+    Keys are taken as they are written, without percent-decoding; file:// URIs are decoded.
     """
-    if uri.startswith(_S3):
-        bucket, _, prefix = uri.removeprefix(_S3).partition("/")
+    if found := _BUCKET.fullmatch(uri):
+        scheme, bucket, prefix = found.groups()
+        if scheme == "hf":
+            parts = [bucket, *prefix.split("/")]
+            if bucket != "datasets" or len(parts) < 3 or not all(parts[:3]):
+                raise StorageError(f"'{uri}' names no dataset: write hf://datasets/owner/name/prefix.")
+            bucket, prefix = "/".join(parts[:3]), "/".join(parts[3:])
         if not bucket:
-            raise StorageError(f"'{uri}' names no bucket: write s3://bucket/prefix.")
-        return _S3 + bucket, prefix.strip("/")
+            raise StorageError(f"'{uri}' names no bucket: write {scheme}://bucket/prefix.")
+        return f"{scheme}://{bucket}", prefix.strip("/")
     if uri.startswith("file://"):
-        parts = urlsplit(uri)
-        if parts.netloc not in ("", "localhost") or not parts.path:
+        file = urlsplit(uri)
+        if file.netloc not in ("", "localhost") or not file.path:
             raise StorageError(f"'{uri}' is not a local file: write file:///folder/name.")
-        return "", str(Path(unquote(parts.path))).removeprefix("/")
+        return "", str(Path(unquote(file.path))).removeprefix("/")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", uri):
-        raise StorageError(f"'{uri}' has a scheme that is not known here: use a local path or s3://bucket/prefix.")
+        raise StorageError(f"'{uri}' has a scheme that is not known here: use {_PLACES}.")
     if not uri:
-        raise StorageError("A location is empty: write a local path or s3://bucket/prefix.")
+        raise StorageError(f"A location is empty: write {_PLACES}.")
     return "", str(Path(uri).expanduser().absolute()).removeprefix("/")
 
 
@@ -51,7 +66,7 @@ def join_uri(base: str, name: str) -> str:
 
 
 def open_storage(uri: str, options: StorageOptions = NO_OPTIONS, *, private: bool = False) -> Storage:
-    """The storage whose root is this local path, file:// URI or s3://bucket/prefix.
+    """The storage whose root is this local path, file:// URI or prefix of a bucket.
 
     `private`: a local folder is for its owner alone; a bucket has its own policies. Nothing is contacted yet, and the
     root need not exist. Raises StorageError if the URI makes no sense.
@@ -59,10 +74,15 @@ def open_storage(uri: str, options: StorageOptions = NO_OPTIONS, *, private: boo
     root, path = parse_uri(uri)
     if not root:
         return LocalStorage(Path("/", path), private=private)
-    # boto3 takes a third of a second to import; local jobs never pay for it.
-    from anonlib.storage.s3 import S3Storage
-
-    return S3Storage(root.removeprefix(_S3), path, options)
+    # A client takes a third of a second to import; local jobs never pay for it.
+    scheme, bucket = root.split("://")
+    module, name, extra = _SERVICES[scheme]
+    try:
+        service = getattr(import_module(f"anonlib.storage.{module}"), name)
+    except ModuleNotFoundError as error:
+        raise StorageError(f"{scheme}:// needs a client: pip install 'anonlib[{extra}]'.") from error
+    storage: Storage = service(bucket, path, options)
+    return storage
 
 
 def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> tuple[str, list[StoredObject]]:
@@ -73,6 +93,8 @@ def expand(uri: str, options: StorageOptions = NO_OPTIONS) -> tuple[str, list[St
     missing.
     """
     root, path = parse_uri(uri)
+    if root.startswith("hf://"):
+        root = open_storage(root, options).pinned()
     if _has_magic(root):
         raise StorageError(f"'{uri}' has a pattern in the bucket's name; a pattern can only be below a bucket.")
     literal = not _has_magic(path) or (not root and Path("/", path).exists())

@@ -40,7 +40,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for real, neither boto3 nor we."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
     monkeypatch.setattr(retry, "PAUSES_S", (0.001,) * 3)
-    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
 
 
 @dataclass(frozen=True)

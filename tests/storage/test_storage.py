@@ -1,4 +1,4 @@
-"""Storage keeps its promises on a disk and on a real S3 server."""
+"""Storage keeps its promises on a disk, on a real S3 server, and at emulators of Google and Azure."""
 
 import os
 import threading
@@ -10,15 +10,20 @@ import pytest
 
 from anonlib.errors import Changed, LinkRefused, NotAFile, NotFound, StorageError
 from anonlib.storage import Storage, StorageOptions, open_storage
-from anonlib.storage import s3 as s3_module
 from anonlib.storage.local import REFUSED_LINK, LocalStorage
+from anonlib.storage.objects import ObjectStorage
+from tests.support.clouds import Cloud
 from tests.support.s3server import S3Server, one_sentence
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "gs", "abfs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     if request.param == "local":
         yield open_storage(str(tmp_path / "root"))
+    elif request.param != "s3":
+        cloud: Cloud = request.getfixturevalue(request.param)
+        with cloud.acting():
+            yield open_storage(f"{cloud.scheme}://{cloud.bucket()}/some/prefix")
     else:
         server: S3Server = request.getfixturevalue("s3")
         with server.acting_as():
@@ -55,7 +60,8 @@ def test_paths_cannot_leave_the_root(place: Storage, path: str) -> None:
 
 
 def test_listing_is_sorted_by_path_over_many_pages(place: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_module, "PAGE", 3)
+    for module in ("s3", "gs", "azure"):
+        monkeypatch.setattr(f"anonlib.storage.{module}.PAGE", 3)
     paths = ["ab", "a/b", "a-b", "é", "a.b", "a0", "a/d/c", "A", "a b", "z/z"]
     for path in paths:
         place.publish(path, b"1")
@@ -96,9 +102,9 @@ def test_what_is_no_file_is_listed_on_request_alone(place: Storage, tmp_path: Pa
         assert [entry.path for entry in place.list()] == ["a/file", "pipe"]
         (root / "outside").symlink_to(tmp_path)
     else:
-        server_side = place._s3()  # type: ignore[attr-defined]
+        assert isinstance(place, ObjectStorage)
         for key, body in (("some/prefix/", b"1"), ("some/prefix/mark/", b""), ("some/prefix/table.csv/", b"1")):
-            server_side.put_object(Bucket=place._bucket, Key=key, Body=body)  # type: ignore[attr-defined]
+            place._put(key, body)
         foreign = ["/", "mark/", "table.csv/"]
         assert [entry.path for entry in place.list()] == ["a/file"]
     assert sorted(entry.path for entry in place.list(foreign=True)) == sorted([*foreign, "a/file"])
@@ -165,7 +171,9 @@ def test_options_refuse_a_password_in_the_endpoint_and_do_not_repeat_it() -> Non
         StorageOptions(endpoint_url="example.org:9000")
 
 
-@pytest.mark.parametrize("uri", ["", "s3://", "gs://bucket/x", "file://host/x"])
+@pytest.mark.parametrize(
+    "uri", ["", "s3://", "gs:///x", "ftp://bucket/x", "hf://models/a/b", "hf://datasets/a", "file://host/x"]
+)
 def test_a_location_that_makes_no_sense_is_a_sentence(uri: str) -> None:
     with pytest.raises(StorageError) as caught:
         open_storage(uri)

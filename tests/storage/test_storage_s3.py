@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, IncompleteReadError
@@ -16,7 +15,8 @@ from botocore.exceptions import ClientError, IncompleteReadError
 from anonlib.errors import AccessDenied, Changed, NotFound, StorageError, Unavailable, VersionsRemain
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.storage import s3 as s3_module
-from anonlib.storage.s3 import S3Reader
+from anonlib.storage.objects import Body, RangeReader
+from anonlib.storage.s3 import S3Stream
 from anonlib.storage.s3_errors import as_sentence
 from tests.faults.proxy import FaultProxy
 from tests.support.s3server import REGION, Credentials, S3Server, one_sentence, policy
@@ -164,10 +164,10 @@ def test_a_claim_whose_answer_was_lost_is_still_known_to_be_ours(s3: S3Server) -
 
 @pytest.mark.parametrize("fault", [IncompleteReadError(actual_bytes=1, expected_bytes=2), None])
 def test_a_body_that_never_comes_is_given_up(fault: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
     asked: list[tuple[int, int | None, str | None]] = []
 
-    class Body(io.BytesIO):
+    class Cut(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if len(asked) == 1:
                 asked.append((0, None, None))
@@ -176,12 +176,12 @@ def test_a_body_that_never_comes_is_given_up(fault: Exception | None, monkeypatc
                 raise fault
             return b""
 
-    def get(start: int, stop: int | None, etag: str | None) -> dict[str, Any]:
+    def get(start: int, stop: int | None, etag: str | None) -> Body:
         asked.append((start, stop, etag))
-        return {"ContentLength": 10, "ETag": '"e"', "Body": Body()}
+        return Body(S3Stream(Cut()), 10, "e")
 
     with pytest.raises(StorageError, match="stopped after 4 of 10 bytes") as caught:
-        io.BufferedReader(S3Reader(get, "s3://b/x", None)).read()
+        io.BufferedReader(RangeReader(get, "s3://b/x", None)).read()
     assert one_sentence(caught.value)
     assert asked[2:] == [(4, 10, "e")] * 4
 
@@ -254,7 +254,7 @@ def test_a_refusal_that_is_cut_is_no_refusal(place: Storage, proxy: FaultProxy) 
 def test_a_stream_waits_for_a_server_that_is_busy_for_a_moment(
     place: Storage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
     place.publish("x", data := os.urandom(3 << 20))
     proxy.inject("torn-body", "GET *")
     with place.open_read("x") as stream:

@@ -38,7 +38,7 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
     """In front of the server, for its root user, where nobody waits for real."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
     monkeypatch.setattr(retry, "PAUSES_S", (0.001,) * 3)
-    monkeypatch.setattr("anonlib.storage.s3.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
     with s3.acting_as(), FaultProxy(s3.endpoint) as proxy:
         yield proxy
 
