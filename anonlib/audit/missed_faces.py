@@ -10,7 +10,7 @@ were people, in profile or half hidden, and the face mesh took none for a face. 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import cv2
@@ -100,6 +100,14 @@ def look_twice(
     return finding, missed
 
 
+def painted_box(region: Row, box: Sequence[float] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """The box (4,) that, enlarged as those of faces are, is what was painted: of another kind of region its box."""
+    corners = np.array(box, np.float32).reshape(2, 2)
+    if region.get("kind") is not None:
+        corners = corners.mean(axis=0) + (corners - corners.mean(axis=0)) / np.array(GROW, np.float32)
+    return corners.reshape(4)
+
+
 def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:
     """(n,) The greatest share of each box (n, 4) inside one of `painted` (m, 4), enlarged as redactions are."""
     centre, half = (painted[:, :2] + painted[:, 2:]) / 2, (painted[:, 2:] - painted[:, :2]) / 2 * np.array(GROW)
@@ -127,7 +135,7 @@ def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[
             image = decode(data, max_mpx=job.config.limits.image_mpx)
         except ImageProblem as problem:
             raise JobError(f"an image of shard {shard.shard_id} in the release cannot be read: {problem}") from None
-        boxes = np.array([face["box"] for face in row["faces"]], np.float32).reshape(-1, 4)
+        boxes = np.array([painted_box(face, face["box"]) for face in row["faces"]], np.float32).reshape(-1, 4)
         yield image.rgb, image, row["key"], _scale(image.size, side), boxes, True
 
 
@@ -144,7 +152,8 @@ def _frames(row: Row, data: bytes, side: int, limits: LimitsConfig) -> Iterator[
     for frame in frames_in(data, limits):
         if frame.index in drawn:
             picture = frame.picture
-            boxes = np.array([box for _, box in faces_at(row, frame.index)], np.float32).reshape(-1, 4)
+            here = [painted_box(face, box) for face, box in faces_at(row, frame.index)]
+            boxes = np.array(here, np.float32).reshape(-1, 4)
             yield picture.rgb, picture, row["key"], _scale(picture.size, side), boxes, False
 
 

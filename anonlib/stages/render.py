@@ -308,22 +308,18 @@ class RenderStage:
 
         Not after a blur or a mosaic, in which text, people and plates are still to be found.
         """
-        for kind, finder in self.hidden.items():
-            photos = [
-                (photo, faces)
-                for photo in chunk
-                if (faces := [face for face in photo.faces if face.kind == kind and face.method in FILLS])
-                and photo.problem is None
-            ]
-            with contained("checking the output") as failure, current().timed("check"):
-                found = finder.detect([photo.out for photo, _ in photos])
-                for (photo, faces), regions in zip(photos, found, strict=True):
-                    for face in faces:
-                        face.detected_again = seen_in(face.box, regions)
-                        if face.detected_again and face.method != SOLID:
-                            face.method, face.reason = SOLID, f"a {kind} was found again under the fill"
-                            Fill(SOLID, whole=True).apply(photo.out, face)
-            for photo, _ in photos:
+        for photo in chunk:
+            for kind, finder in self.hidden.items():
+                regions = [face for face in photo.faces if face.kind == kind and face.method in FILLS]
+                if photo.problem is not None or not regions:
+                    continue
+                with contained("checking the output") as failure, current().timed("check"):
+                    (found,) = finder.detect([photo.out])
+                    for region in regions:
+                        region.detected_again = seen_in(region.box, found)
+                        if region.detected_again and region.method != SOLID:
+                            region.method, region.reason = SOLID, f"a {kind} was found again under the fill"
+                            Fill(SOLID, whole=True).apply(photo.out, region)
                 photo.problem = failure.problem(Reason.CHECK_FAILED)
 
     def _paint(self, faces: Pairs, surrogates: PlannedSurrogates | None, *, depth: bool = False) -> None:

@@ -98,6 +98,8 @@ def verify(release: Storage, key: str | None = None) -> Verified:
     require(same, f"the certificate counts {certificate.counts}, the manifests {counter.counts}")
     hidden = {kind: Hidden(how.method, how.network, counter.hidden[kind]) for kind, how in note.hide.items()}
     require(hidden == certificate.hidden, f"the certificate says that it hides {certificate.hidden}, not {hidden}")
+    named = all(how.network in note.models for how in note.hide.values())
+    require(named, f"{RUN_NOTE} names a network that is none of its models")
     kept = tuple(note.keep_fields)
     return Verified(
         certificate, key is not None, len(vouched), table.rows, table.people, kept, audit, note.promised, left_out

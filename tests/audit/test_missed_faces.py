@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.audit.missed_faces import SECOND_BY, covered, look_twice
+from anonlib.audit.missed_faces import SECOND_BY, covered, look_twice, painted_box
 from anonlib.job import Job
 from tests.support import photos
 from tests.support.runs import Run, by_key, run_job
@@ -47,3 +47,11 @@ def test_what_lies_inside_a_painted_ellipse_is_covered() -> None:
     shares = covered(boxes, painted)
     assert shares[:3].tolist() == [1.0, 1.0, 0.0] and 0.2 < shares[3] < 0.3
     assert covered(boxes, painted[:0]).tolist() == [0.0] * 4
+
+
+def test_beside_a_hidden_person_nothing_is_covered() -> None:
+    person = [100, 100, 200, 400]
+    boxes = np.array([[100, 100, 200, 400], [200, 100, 230, 140]], np.float32)
+    for kind, beside in ((None, True), ("person", False)):
+        shares = covered(boxes, painted_box({"kind": kind}, person)[None])
+        assert shares[0] == pytest.approx(1) and (shares[1] > 0) == beside

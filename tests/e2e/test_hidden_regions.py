@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from anonlib.audit.leaks.scan import OUTSIDE, scan_leaks
 from anonlib.config import load_config
-from anonlib.errors import ConfigError
+from anonlib.errors import ConfigError, ModelMissing
 from anonlib.faces.hidden import KINDS, network_of, seen_in
 from anonlib.faces.regions import Regions
 from anonlib.job import Job
-from anonlib.models.cache import model_bytes
+from anonlib.models.cache import model_bytes, model_path
 from anonlib.models.runtime import ON_ONE_CORE
 from anonlib.storage import open_storage
 from anonlib.terminal import claim_rows
@@ -144,6 +144,15 @@ def test_what_cannot_be_hidden_is_a_sentence_before_the_run(hide: dict[str, Any]
     places = {name: {"uri": name} for name in ("input", "output", "workspace")}
     with pytest.raises(ConfigError, match=sentence):
         load_config(places | {"method": {"name": "solid"}, "hide": hide})
+
+
+def test_a_missing_network_is_a_sentence_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "centerface.onnx").symlink_to(model_path("centerface"))
+    monkeypatch.setenv("ANONLIB_MODELS", str(tmp_path / "models"))
+    with pytest.raises(ModelMissing, match=r"ppocr-det is not in .* Run `anonlib models pull --set ppocr-det`"):
+        run(tmp_path, signed(), hide={"text": "fill"})
+    assert not (tmp_path / "release" / "data").exists()
 
 
 def test_faces_are_named_among_what_is_hidden() -> None:

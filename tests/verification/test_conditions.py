@@ -291,3 +291,14 @@ def test_a_surrogate_without_donors_is_a_face_of_the_shipped_gallery() -> None:
     refused(filled, [(worn, "0" * 64), *[row for row in rows if row[0] != worn]], match="no face of the gallery that")
     refused(filled, [(own, None) for own, _ in rows], match="made of 0 people")
     refused(ClaimTable().check_lot, face(alone, fallback="lot"), match="deals none")
+
+
+@pytest.mark.parametrize("said", [{"kind": "plate"}, {"method": "blur"}, {"fallback": "fill"}, {"worn": "ab" * 32}])
+def test_a_region_that_is_no_face_is_hidden_as_the_release_says(said: dict[str, Any]) -> None:
+    counter = ReleaseCounter("k-diff", ClaimTable(), {"text": "fill"})
+    text = {"method": "fill", "kind": "text"}
+    counter.add_image("released", [face(None, **text), face(None, **text | {"method": "solid"})])
+    counter.add_image("quarantined", [face(None, **text)])
+    assert (counter.counts.faces, counter.hidden["text"]) == (0, 2)
+    wrong = dict(said)
+    refused(counter.add_image, "released", [face(wrong.pop("worn", None), **text | wrong)])
