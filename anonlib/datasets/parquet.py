@@ -1,9 +1,9 @@
 """Parquet files with an image column, as Hugging Face datasets and table exporters write them.
 
-A row is a sample an image, or one with the reason why there is none. An image may be in the row, or be a file below the
-input that the row names by its path, as `to_parquet` of Hugging Face's datasets writes images of local files. Memory is
-bounded by a page, even where a row group is the whole file, and the size of unpacked pages before they are read
-(parquet_footer.py). Columns are found, and files written, in parquet_columns.py.
+Each image of a row is a sample; a row without one is a sample with the reason. An image may be in the row, or be a file
+below the input that the row names by its path, as `to_parquet` of Hugging Face's datasets writes images of local files.
+Memory is bounded by a page, even where a row group is the whole file, and the size of unpacked pages is bounded before
+they are read (parquet_footer.py). parquet_columns.py finds the columns and writes files.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from anonlib.datasets import open_dataset
 from anonlib.datasets.folder import metadata_rows
@@ -238,20 +236,3 @@ def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_samp
         proxy.inject("reset-before", "GET *", times=-1)
         with pytest.raises(StorageError):
             list(samples)
-
-
-values = st.tuples(st.binary(max_size=50), st.text(max_size=8), st.integers(-5, 5) | st.none(), st.booleans())
-
-
-@given(st.lists(values, max_size=12), st.integers(1, 5))
-def test_order_keys_and_kept_fields_survive_a_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[bytes, str, int | None, bool]], group: int
-) -> None:
-    folder = tmp_path_factory.mktemp("parquet")
-    schema = pa.schema([("img", pa.binary()), ("text", pa.string()), ("number", pa.int16())])
-    table = pa.Table.from_pylist([{"img": b"x" + a, "text": b, "number": c} for a, b, c, _ in rows], schema)
-    source = write_input(folder / "a.parquet", table, row_group_size=group)
-    out = copy(source, folder / "out", ["text", "number"], leave_out=[i for i, row in enumerate(rows) if row[3]])
-    kept = [row for row in rows if not row[3]]
-    assert out.read().to_pylist() == [{"img": b"new-x" + a, "text": b, "number": c} for a, b, c, _ in kept]
-    assert out.schema_arrow == table.schema

@@ -263,30 +263,6 @@ def test_a_stock_webdataset_reader_opens_our_output(tmp_path: Path) -> None:
     assert (loaded[0]["jpg"], loaded[1]["png"]) == (b"1", b"2")
 
 
-components = st.text("abcXYZ019-_ é日", min_size=1, max_size=12)
-tar_keys = st.lists(
-    st.tuples(components, components).map(lambda pair: "/".join(pair)) | components, unique=True, max_size=6
-)
-
-
-@given(tar_keys, st.dictionaries(st.sampled_from(["txt", "cls", "cap.txt"]), st.binary(max_size=600)), st.data())
-def test_order_keys_and_kept_fields_survive_a_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], fields: dict[str, bytes], data: st.DataObject
-) -> None:
-    images = [data.draw(st.binary(max_size=600)) for _ in names]
-    samples = [
-        Sample(name, image, "jpg", fields, None, position)
-        for position, (name, image) in enumerate(zip(names, images, strict=True))
-    ]
-    path = write(tmp_path_factory.mktemp("tar") / "a.tar", samples, ["txt", "cap.txt"])
-    again = read(path.read_bytes())
-    kept = {name: content for name, content in fields.items() if name != "cls"}
-    contents = [one.clip.read_bytes() if one.clip else one.image for one in again]
-    assert [(one.key, content, one.fields, one.problem) for one, content in zip(again, contents, strict=True)] == [
-        (name, image, kept, None) for name, image in zip(names, images, strict=True)
-    ]
-
-
 def test_a_shard_keeps_its_name_and_folder_and_gets_a_safe_id(tmp_path: Path) -> None:
     names = ["00000.tar", "sub/00000.tar", "x y.tar", "x_y.tar", "b.tar.gz", "b.tgz", "b.tar", "B.TAR"]
     for name in names:

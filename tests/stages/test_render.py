@@ -92,27 +92,6 @@ def fails_on(victim: photos.Pixels, method: Callable[..., Any], pick: Callable[.
     return wrapped
 
 
-def test_a_detector_that_fails_loses_one_image(
-    finished: Run, planned: JobConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a workspace of its own, since the fault is in the scan; solid, so that the others do not depend on it."""
-    victim = pixels_of(finished, VICTIM)
-    detect = CenterFaceDetector.detect
-    monkeypatch.setattr(CenterFaceDetector, "detect", fails_on(victim, detect, lambda _self, images, *_: images))
-    changes: dict[str, Any] = {
-        "method": planned.method.model_copy(update={"name": "solid"}),
-        "workspace": planned.workspace.model_copy(update={"uri": planned.workspace.uri + "-2"}),
-    }
-    summary, output = run(planned.model_copy(update=changes))
-    rows = by_key(output)
-    assert rows[VICTIM]["status"] == QUARANTINED and rows[VICTIM]["reason"] == Reason.SCAN_FAILED
-    assert "injected" in reasons(Path(changes["workspace"].uri))[VICTIM]
-    assert VICTIM not in released(output)
-    others = {key: row["status"] for key, row in rows.items() if key != VICTIM}
-    assert others == {key: row["status"] for key, row in by_key(finished.output).items() if key != VICTIM}
-    assert summary.code == 3
-
-
 @pytest.mark.parametrize(
     ("home", "name", "pick", "reason"),
     [

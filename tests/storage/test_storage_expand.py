@@ -114,13 +114,6 @@ def test_a_range_keeps_its_width(text: str, numbers: list[str]) -> None:
     assert expand_braces(text) == numbers
 
 
-@given(st.text(max_size=20))
-def test_a_glob_of_signs_without_meaning_matches_only_itself(text: str) -> None:
-    plain = text.replace("*", "").replace("?", "").replace("[", "")
-    assert glob_regex(plain).fullmatch(plain)
-    assert not glob_regex(plain).fullmatch(plain + "x")
-
-
 @pytest.mark.parametrize(
     ("pattern", "yes", "no"),
     [
