@@ -56,21 +56,18 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan` decided: `blocks` of surrogates to make, counts, and the digest of it all."""
+    """What `plan` decided: `blocks` of surrogates to make, how many persons and classes, and the digest of it all."""
 
     key: str
     digest: str
-    blocks: tuple[str, ...]
-    subjects: int
-    persons: int
-    classes: int
-    redacted: int
-    disagreements: int
+    blocks: tuple[str, ...] = ()
+    persons: int = 0
+    classes: int = 0
 
     @classmethod
     def of_redaction(cls, key: str) -> Plan:
         """That of a redaction, which decides nothing."""
-        return cls(key, hashlib.sha256().hexdigest(), (), **dict.fromkeys(PLAN_COUNTS, 0))
+        return cls(key, hashlib.sha256().hexdigest())
 
 
 class PlanStage:
@@ -94,8 +91,7 @@ class PlanStage:
             written = self._write(shards) if self.method.synthesis else {"blocks": []} | dict.fromkeys(PLAN_COUNTS, 0)
             self.store.commit("plan", written | {"digest": self._digest.hexdigest()})
             marker = self.store.plan() or {}
-        counts = {name: marker[name] for name in PLAN_COUNTS}
-        return Plan(self.key, marker["digest"], tuple(marker["blocks"]), **counts)
+        return Plan(self.key, marker["digest"], tuple(marker["blocks"]), marker["persons"], marker["classes"])
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
         faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
