@@ -34,7 +34,6 @@ from anonlib.faces.detect import open_detector
 from anonlib.faces.embed import Recognizer
 from anonlib.faces.mesh import five_points
 from anonlib.faces.regions import main_face
-from anonlib.media.codec import Picture
 from anonlib.media.prefetch import read_image
 from anonlib.methods import models_of
 from anonlib.models.cache import model_bytes
@@ -96,12 +95,12 @@ def gather(
     examples: list[Example] = []
     photos, left_out = 0, Counter[str]()
 
-    def pictures(shard: Shard) -> Iterator[Picture]:
+    def pictures(shard: Shard) -> Iterator[tuple[Pixels]]:
         nonlocal photos
         for sample in dataset.read(shard):
             photos += 1
             try:
-                yield read_image(sample, job)
+                yield (read_image(sample, job).rgb,)
             except ImageProblem:
                 left_out["cannot be read"] += 1
 
@@ -109,7 +108,7 @@ def gather(
     for shard in shards:
         began, photos_before, faces_before = time.monotonic(), photos, len(examples)
         for chunk in in_chunks(pictures(shard), _CHUNK):
-            images = [picture.rgb for picture in chunk]
+            images = [pixels for (pixels,) in chunk]
             found = detector.detect(images)
             main = [main_face(faces, image.shape) for faces, image in zip(found, images, strict=True)]
             for image, faces, rows in zip(images, main, describer.describe(images, main), strict=True):

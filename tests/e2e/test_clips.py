@@ -123,7 +123,7 @@ def test_animated_images_are_clips(tmp_path: Path) -> None:
     (note,) = [check.note for check in checks if check.name == LEFT]
     ratios = re.findall(r"([\d.]+) \(at most", note)
     assert f"of {len(kinds)} tracks" in note and len(ratios) == 2 and all(0 < float(ratio) < 3 for ratio in ratios)
-    assert look_twice(Job(config))[1] == []
+    assert look_twice(Job(config))[1] == {}
 
 
 def test_a_run_that_is_killed_three_times_in_a_clip_ends_in_the_same_bytes(moving: Path, tmp_path: Path) -> None:
