@@ -127,7 +127,7 @@ def unproved(found: Verified) -> list[str]:
         (True, "that every face was found, and that hair, clothes and background give nobody away"),
         (
             certificate.hidden,
-            f"how much {' and '.join(certificate.hidden)} was not found: what a network misses stays as it was",
+            f"that every {' and '.join(certificate.hidden)} was found: what a network misses stays as it was",
         ),
         (counts.ignored, f"that {counts.ignored} faces may be seen: they stay in areas that the dataset ignores"),
         (counts.spared, f"that the people of {counts.spared} faces that stay agreed: the maker has their photos"),
