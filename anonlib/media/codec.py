@@ -295,8 +295,8 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 def orientation_of(image: Image.Image) -> int:
     """Exif's number of how its px are to be turned, 1 for not at all."""
-    number = _exif(image).get(_ORIENTATION_TAG)
-    return number if isinstance(number, int) and 2 <= number <= 8 else 1
+    told = _exif(image).get(_ORIENTATION_TAG)
+    return next((number for number in range(2, 9) if told == number), 1)
 
 
 def _exif(image: Image.Image) -> dict[int, object]:
