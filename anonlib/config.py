@@ -235,6 +235,20 @@ class RayConfig(_Frozen):
     shards: int | None = _key(f"Shards a worker has at once; else 1, {SHARDS_OF_A_GPU} with a GPU.", None, ge=1, le=64)
     wait_s: float = _key("Seconds to wait for room for all workers, or for a machine.", 300.0, ge=0, flag="--ray-wait")
     address: str | None = _key("The Ray cluster to use; else Ray is started here.", None, flag="--ray-address")
+    part: str | None = _key(
+        "I/N: the I-th (from 0) of N parts of the shards, where a scheduler divides a scan, a render, or the run of a "
+        "redaction among machines that know nothing of each other.",
+        None,
+        pattern=r"^\d{1,6}/[1-9]\d{0,5}$",
+        flag="--part",
+    )
+
+    @field_validator("part")
+    @classmethod
+    def _one_of_them(cls, value: str | None) -> str | None:
+        if value and int(value.partition("/")[0]) >= int(value.partition("/")[2]):
+            raise ValueError(f"parts are counted from 0, so {value} is none of them")
+        return value
 
     @field_validator("num_gpus")
     @classmethod

@@ -97,6 +97,8 @@ class Job:
         self.shards = self.dataset.shards()
         if runner is None and fits_here(config.ray, sum(shard.bytes for shard in self.shards)):
             config = config.model_copy(update={"ray": config.ray.model_copy(update={"actors": 0})})
+        self._parted = config.ray.part
+        config = config.model_copy(update={"ray": config.ray.model_copy(update={"part": None})})
         self.config = config = with_precision(config, self.stores.workspace)
         self._inventory_digest = check_inventory(config, self.stores, self.shards)
         self.runner = runner or open_runner(config.ray)
@@ -150,6 +152,10 @@ class Job:
         with self._at_work():
             if not (self.method.synthesis or self.config.input.subject_field or self.config.input.boxes_field):
                 self._redact()
+                if self._parted:
+                    return self.summary()
+            elif self._parted:
+                raise JobError("a part of this job cannot run alone: run scan --part, plan, render --part, then run")
             self.scan()
             return self.render(self.make_plan())
 
@@ -162,16 +168,16 @@ class Job:
         plan, store = Plan.of_redaction(self.plan_key), layout.scan_store(self.stores, self.scan_key)
         run_key, active, _ = self._claim_release(plan)
         make = partial(RedactStage, self._scan_stage(), self._render_stage(plan, run_key, active))
-        self._rounds("redact", run_key, make, self.shards, store.done, attrgetter("shard_id"))
+        self._rounds("redact", run_key, make, self._part(self.shards), store.done, attrgetter("shard_id"))
 
     def scan(self) -> None:
         """faces/ and images/; what fails thrice is lost. Raises JobError where workers died of every shard."""
         key = self.scan_key
         store = layout.scan_store(self.stores, key)
         with self._at_work():
-            make, shards = self._scan_stage(), _spread(self.shards)
+            make, shards = self._scan_stage(), _spread(self._part(self.shards))
             failed = self._rounds("scan", key, make, shards, store.done, attrgetter("shard_id"), self._label_watch())
-            if len(failed) == len(self.shards) and DIED in failed.values():
+            if len(failed) == len(shards) and DIED in failed.values():
                 raise JobError(_first("scanning", failed))
             for shard in self.shards:
                 if shard.shard_id in failed:
@@ -228,7 +234,7 @@ class Job:
         )
 
     def render(self, plan: Plan | None = None) -> Summary:
-        """data/, manifest/, markers, again where a reviewer decided; then the certificate."""
+        """data/, manifest/, markers, again where a reviewer decided; then, unless it is a part, the certificate."""
         with self._at_work():
             plan = plan or self.make_plan()
             run_key, active, signing = self._claim_release(plan)
@@ -236,6 +242,8 @@ class Job:
             job = (self.stores, self.shards)
             again = with_retries(lambda: invalidate_shards(*job, self.scan_key, active, self.naming, self.lease))
             self._render_shards(plan, run_key, active)
+            if self._parted:
+                return self.summary()
             with_retries(lambda: finish_invalidation(*job, self.naming))
             try:
                 # The decisions as they are now: this run may have slept while a reviewer decided.
@@ -266,7 +274,7 @@ class Job:
         make = self._render_stage(plan, run_key, active)
         store = layout.scan_store(self.stores, self.scan_key)
         lost = store.lost()
-        scanned = [shard for shard in self.shards if shard.shard_id not in lost]
+        scanned = [shard for shard in self._part(self.shards) if shard.shard_id not in lost]
         failed = self._rounds("render", run_key, make, scanned, self._rendered, attrgetter("shard_id"))
         failed |= dict.fromkeys(lost - self._rendered(), Reason.SHARD_UNSCANNED.meaning)
         for shard in self.shards:
@@ -417,6 +425,11 @@ class Job:
 
     def _about(self, stage: str) -> Labels:
         return {"stage": stage, "method": self.config.method.name}
+
+    def _part(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+        """The shards that are this machine's, where a scheduler has divided the job."""
+        number, parts = map(int, (self._parted or "0/1").split("/"))
+        return shards[number::parts]
 
     def _rendered(self) -> set[str]:
         done = layout.release_store(self.stores).done()

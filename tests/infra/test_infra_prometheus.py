@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 import promql_parser as promql
+import pytest
 import yaml
 
 from anonlib.execution.telemetry import METRICS
 
-RULES = Path(__file__).parents[2] / "infra" / "prometheus" / "alerts.yaml"
+PROMETHEUS = Path(__file__).parents[2] / "infra" / "prometheus"
+RULES, BOARD = PROMETHEUS / "alerts.yaml", PROMETHEUS / "dashboard.json"
 RAYS = {"NodeAddress", "SessionName", "Version", "WorkerId", "Component"}
 """Labels that Ray's exporter puts on every sample."""
 
@@ -37,15 +41,50 @@ def selectors(node: Any, grouped: set[str], over_time: bool) -> Iterator[tuple[A
         yield from selectors(inner, grouped, over_time)
 
 
+def check(expression: str, shown: AbstractSet[str] = frozenset()) -> set[str]:
+    """The metrics that an expression of PromQL asks for; fails if it asks for others, or by labels that they lack."""
+    names = set()
+    for node, grouped, over_time in selectors(promql.parse(expression), set(shown), False):
+        assert node.name.startswith("ray_")
+        name = node.name.removeprefix("ray_").removesuffix("_bucket")
+        metric, buckets = METRICS[name], node.name.endswith("_bucket")
+        assert buckets == (metric.kind == "histogram"), f"{node.name}: a histogram is asked for its buckets"
+        wanted = grouped | {matcher.name for matcher in node.matchers.matchers}
+        assert wanted <= {"stage", "method", *metric.labels} | RAYS | ({"le"} if buckets else set()), node.name
+        assert over_time == (metric.kind != "gauge"), f"{node.name}: a counter only rises, a gauge has no increase"
+        names.add(name)
+    return names
+
+
 def test_the_alerts_wait_say_what_to_do_and_ask_for_what_is_exported() -> None:
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in rules}) == len(rules) > 0
     for rule in rules:
         assert re.fullmatch(r"\d+[mh]", rule["for"]) and set(rule["annotations"]) == {"summary", "action"}
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
-        for node, grouped, over_time in selectors(promql.parse(rule["expr"]), set(), False):
-            assert node.name.startswith("ray_")
-            metric = METRICS[node.name.removeprefix("ray_")]
-            wanted = grouped | {matcher.name for matcher in node.matchers.matchers}
-            assert wanted <= {"stage", "method", *metric.labels} | RAYS, node.name
-            assert over_time == (metric.kind != "gauge"), f"{node.name}: a counter only rises, a gauge has no increase"
+        check(rule["expr"])
+
+
+def test_the_dashboard_shows_every_metric_and_asks_for_what_is_exported() -> None:
+    panels = json.loads(BOARD.read_text())["panels"]
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+    asked: set[str] = set()
+    for panel in panels:
+        assert panel["datasource"]["uid"] == "${source}" and panel["description"]
+        for target in panel["targets"]:
+            asked |= check(target["expr"], set(re.findall(r"{{(\w+)}}", target["legendFormat"])))
+    assert asked == set(METRICS)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "sum by (stage) (ray_anonlib_units_lost)",
+        "sum by (machine) (rate(ray_anonlib_images_total[10m]))",
+        "ray_anonlib_images_total",
+        "sum by (le) (rate(ray_anonlib_unit_seconds[10m]))",
+    ],
+)
+def test_a_mistake_in_an_expression_is_found(mistake: str) -> None:
+    with pytest.raises((AssertionError, KeyError)):
+        check(mistake)
