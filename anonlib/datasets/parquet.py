@@ -34,7 +34,7 @@ from anonlib.datasets.parquet_columns import (
     path_of,
 )
 from anonlib.datasets.parquet_footer import UNREADABLE, Table, leaves_of, open_table, raise_if_of_the_disk, rows_at_once
-from anonlib.errors import AccessDenied, DamagedTable, DatasetError, LinkRefused, NotAFile, NotFound, StorageError
+from anonlib.errors import AccessDenied, DamagedTable, DatasetError, LinkRefused, StorageError
 from anonlib.storage import Storage, StoredObject, open_storage
 
 ROWS_AT_ONCE = 16
@@ -210,7 +210,9 @@ class _Links:
                 continue
             try:
                 found = self._known.get(place) or self._storage.stat(place)
-            except (NotFound, NotAFile, LinkRefused, AccessDenied):  # S3 may say the last of a missing object
+            except StorageError as error:  # S3 may deny access to an object that is missing
+                if not self._storage.judged(error, place).of_the_file:
+                    raise
                 continue
             return found
         return None

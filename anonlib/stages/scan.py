@@ -187,6 +187,8 @@ class ScanStage:
         readable: list[Any] = []
         for sample, picture in chunk:
             row: Row = {"key": sample.key, "position": first + len(images), "faces": 0}
+            if sample.image is not None:  # also of one with a problem, which a reviewer may release
+                row["digest"] = sha256(sample.image)
             images.append(row)
             try:
                 given = self._given(sample, picture)
@@ -199,7 +201,7 @@ class ScanStage:
                 readable.append((sample, picture, row, given))
             else:
                 row["height"], row["width"] = picture.size
-                row |= {"digest": sha256(sample.image or b""), "format": picture.format, "exact": picture.is_exact}
+                row |= {"format": picture.format, "exact": picture.is_exact}
                 row |= {"orientation": picture.orientation, "space": picture.space}
                 row |= {"stripped": picture.stripped, "notes": picture.notes}
                 readable.append((sample, picture, row, given))

@@ -46,21 +46,23 @@ _OF_PLAN = frozenset({DIGEST, "k", "epsilon"})
 
 def certificate(material: Material) -> Iterator[Disclosure]:
     """Rank-1 of the best trail, chosen on the other half of the people, beside the picture's."""
-    shown, trails = material.records.shown, trails_of(material.records)
     for attacker in material.held_out:
-        alone = found_within(1, *attacker.ranks(attacker.picture))
+        alone, trails = found_within(1, *attacker.ranks(attacker.picture)), _walks(attacker)
         if not trails:
             yield attacker.disclosure("certificate", "rank-1, picture alone", alone, note=NO_TRAIL)
             continue
-        worn = np.where(attacker.rows >= 0, shown[attacker.rows], -1)
-        scores = {
-            name: dot(walked(trail, worn, attacker.vectors[RELEASED])[attacker.probe], attacker.clear)
-            for name, trail in trails.items()
-        }
         chosen = set[str]()
-        followed = found_within(1, *attacker.both_ways(partial(_best, attacker, scores, chosen)))
+        followed = found_within(1, *attacker.both_ways(partial(_best, attacker, trails, chosen)))
         note = f"{len(trails)} trails; followed {' and '.join(sorted(chosen))}"
         yield attacker.disclosure("certificate", "rank-1", followed, alone, note)
+
+
+def _walks(attacker: Attacker) -> dict[str, Score]:
+    """How near each trail of the tables leads to a person's clear photos, from what the photo asked about shows."""
+    records, released = attacker.material.records, attacker.vectors[RELEASED]
+    worn = np.where(attacker.rows >= 0, records.shown[attacker.rows], -1)
+    trails = trails_of(records).items()
+    return {name: dot(walked(trail, worn, released)[attacker.probe], attacker.clear) for name, trail in trails}
 
 
 def _best(attacker: Attacker, scores: Mapping[str, Score], chosen: set[str], rows: Numbers) -> Score:
@@ -87,7 +89,8 @@ def _best(attacker: Attacker, scores: Mapping[str, Score], chosen: set[str], row
 
 
 def manifest(material: Material) -> Iterator[Disclosure]:
-    """Rank-1 of the picture put together with the manifest by a conditional logit, beside the picture's."""
+    """Rank-1 of the picture put together with the manifest by a conditional logit, then with the best trail of the
+    tables, too, beside the picture's."""
     for attacker in material.held_out:
         fields = queries(attacker)
         alone = found_within(1, *attacker.ranks(attacker.picture))
@@ -97,7 +100,15 @@ def manifest(material: Material) -> Iterator[Disclosure]:
         asked = found_within(1, *attacker.both_ways(partial(attacker.together, [attacker.picture, *fields.values()])))
         note = f"asked: {', '.join(fields)}"
         yield attacker.disclosure("manifest", "rank-1, picture, manifest", asked, alone, note)
+        if trails := _walks(attacker):
+            both = found_within(1, *attacker.both_ways(partial(_with_tables, attacker, fields, trails)))
+            yield attacker.disclosure("manifest", "rank-1, picture, manifest and tables", both, alone)
     yield from flags(material)
+
+
+def _with_tables(attacker: Attacker, fields: Mapping[str, Score], trails: Mapping[str, Score], rows: Numbers) -> Score:
+    best = _best(attacker, trails, set(), rows)
+    return attacker.together([attacker.picture, *fields.values(), best], rows)
 
 
 def queries(attacker: Attacker) -> dict[str, Score]:

@@ -146,6 +146,18 @@ def test_rows_that_say_nothing_of_the_source_add_nothing() -> None:
     assert (alone.target, alone.note, alone.judged_by) == ("rank-1, picture alone", NO_FIELD, None)
 
 
+def test_what_the_tables_give_is_put_together_with_the_rows() -> None:
+    people, noise = np.repeat(np.random.default_rng(2).normal(size=60), 5), np.random.default_rng(3).normal(size=300)
+    whole, rows = averaged(), {"coverage": (people + 0.3 * noise).tolist()}
+    found = {found.target: found.found.value or 0.0 for found in followed_and_asked(whole, rows)}
+    assert found["rank-1, picture, manifest and tables"] > max(found["rank-1, picture, manifest"], found["rank-1"])
+
+
+def followed_and_asked(whole: Evidence, rows: dict[str, list[Any]]) -> list[Disclosure]:
+    material = Material(whole, published(whole, rows, tables=WITHIN_ONE_ROW), ())
+    return [*certificate(material), *manifest(material)]
+
+
 @pytest.mark.parametrize("placing", [True, False])
 def test_a_refusal_places_the_person_only_where_it_depends_on_likeness(placing: bool) -> None:
     """One photo each of 15 people was refused; with `placing`, since what they wear looks like them."""
