@@ -41,19 +41,21 @@ from anonlib.synthesis.light import (
     STRICT,
     Light,
     brightness_of,
+    contrast_of,
     from_log,
     furthest,
     hair_zone,
     kept_zone,
+    relit,
     shade_of,
     side_zone,
     skin_region,
-    toned,
+    tone_of,
 )
-from anonlib.synthesis.matte import Cover, finer, matte, mixed, outlined, ramp
+from anonlib.synthesis.matte import Cover, beard, coarser, finer, matte, mixed, outlined, ramp
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
 from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, glasses, over_forehead, without_rims
-from anonlib.synthesis.skin import Grain, as_sharp, relief_at, seed_of
+from anonlib.synthesis.skin import Grain, as_blurred, as_sharp, relief_at, seed_of
 from anonlib.synthesis.textures.average import detail_of, to_side
 
 _EXPRESSION = 8
@@ -71,14 +73,16 @@ _COARSE = 45.0
 """Px between the eyes at which what is smooth is fine enough."""
 _MIDDLE = np.array([0.5, 0.5, 0], np.float32)  # of a px
 _DIMMED = np.log(np.arange(256, dtype=np.float32) + np.float32(DIM))
-_RIM, _CALM, _SKIN = 0.94, (0.84, 0.95), 0.07
-"""Of the oval: how far out it is sampled, and from where to where what it shows comes down to skin, log units."""
-_SOFT = 0.015  # how softly it ends at cheeks and chin, eye distances
+_RIM, _CALM, _SKIN, _FOLD = 0.94, (0.84, 0.95), 0.07, 0.2
+"""Of the oval: how far out it is sampled, and from where to where what it shows comes down to skin, log units; how far
+what it shows is from skin elsewhere."""
+_WIDEST, _JAW = [7, 29], [12, 24]  # points of the oval between which a face is widest, and its jaw
+_NOSE = (4, 48, 64, 98, 97, 2, 326, 327, 294, 278)  # points around its tip and nostrils
+_LIPS = 1.4  # how far around the lips edges are read that say how blurred a photo is
+_SOFT = 0.009  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
-_SHINE = (0.05, 0.2)  # log units above the light, in every channel
-_TEMPLES = (0.9, 0.7)  # of the half width of a face: where its forehead surely ends, and up to where it is one
 _WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.12
 """Log: the brightest that a detail makes skin, and what it may brighten it by at least; how far its colour goes."""
 
@@ -103,9 +107,9 @@ class Rendered:
 class Composite:
     """Where a surrogate of a neutral `shape` (468, 3) goes in a photo: the photo's `view` (h, w, 3), its `ground`
     without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, the `shade` (3,)
-    of its skin (light.shade_of), `skin_grid` where its relief is read, `skin` (h, w) how surely it is skin; the `part`
-    that is painted, in whose px its `eyes` and `mouth` are; the `grain` of its skin, the `opening` of the mouth and the
-    `eye_distance` px; else as in Rendered."""
+    of its skin and the `contrast` of its shades (light.py), `skin_grid` where its relief is read, `skin` (h, w) how
+    surely it is skin; the `part` that is painted, in whose px its `eyes` and `mouth` are; the `grain` of its skin, the
+    `opening` of the mouth and the `eye_distance` px; else as in Rendered."""
 
     view: Pixels
     ground: Pixels
@@ -116,6 +120,7 @@ class Composite:
     eyes: Eyes
     mouth: Mouth
     grain: Grain
+    contrast: float
     shape: Floats
     skin_grid: Floats
     skin: Floats
@@ -129,11 +134,13 @@ class Composite:
         """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with skin of this `age` (years)."""
         part = self.part
         light, alpha, patch = self.light[part], self.alpha[part], self.ground.copy()
-        pixels = from_log(lit(laid(calmed(shrunk(detail, self.eye_distance)), self.grid[part]), light, self.shade))
+        shown = calmed(relit(shrunk(detail, self.eye_distance), self.contrast))
+        pixels = from_log(lit(laid(shown, self.grid[part]), light, self.shade))
         pixels = draw_mouth(draw_eyes(pixels, self.eyes, light), self.mouth, light, happy)
         relief = relief_at(self.skin_grid[part], self.eye_distance, self.shape, age)
         skin = self.skin[part] * (alpha > _SHOWS)
         sharp = as_sharp(in_its_colours(self.view, pixels), self.grain, skin, relief, seed_of(self.shape))
+        sharp = as_blurred(sharp, self.grain, (1 - self.skin[part]) * (alpha > _WHOLE))
         patch[part] = mixed(patch[part], cv2.convertScaleAbs(sharp), alpha)
         return Rendered(patch, self.alpha, self.origin, self.coverage)
 
@@ -173,7 +180,8 @@ def place(
     frame, model, oval = canonical_frame(), shape_model(), list(topology.OVAL)
     pose = pose_of(mesh, model.mean)
     source = pose.undo(mesh)
-    shape = with_lips(with_lids(neutral + model.expression_of(source, _EXPRESSION), source, gaze), source, happy)
+    shape = as_large(neutral + model.expression_of(source, _EXPRESSION), source)
+    shape = with_lips(with_lids(shape, source, gaze), source, happy)
     source_vertices, vertices = (pose.apply(with_rings(points)) for points in (source, shape))
     x0, y0, x1, y1 = box_around(np.concatenate([source_vertices, vertices])[:, :2], image.shape, _MARGIN)
     # What is smooth is computed at every step-th px: where it lies in the canonical frame of the source's face, and of
@@ -191,10 +199,11 @@ def place(
     grid = _spilled(grid, covered)
     light_out = sampled(light.field(STEP), grid, STEP)
     zone, feather, inner, skin_here = split(sampled(_of_surrogate(extent), grid))
-    source_zone, hull, skin_there, source_sides = split(sampled(_of_source(extent), source_grid))
+    source_zone, hull, mouth, skin_there, source_sides = split(sampled(_of_source(extent), source_grid))
     reached = cv2.GaussianBlur(covered.astype(np.float32), (0, 0), 1.0)
-    maps = feather, hull, skin_here, skin_there, reached
-    feather, hull, skin_here, skin_there, reached = (np.asarray(finer(of, step), np.float32) for of in maps)
+    maps = feather, hull, skin_here, skin_there, reached, mouth
+    fine = [np.asarray(finer(of, step), np.float32) for of in maps]
+    feather, hull, skin_here, skin_there, reached, mouth = fine
     inside = hull > 0.5
     cover = Cover(
         np.minimum(zone, source_zone),
@@ -219,31 +228,48 @@ def place(
         outline = np.minimum(1.5 * outline, 1)
         feather = outline + finer(cover.above, step) * (np.maximum(feather, outline) - outline)
     alpha = feather * (1 - kept) * ramp(reached, (0.4, 0.6))
-    # Above the new face its skin runs out into the source's, whose shine would end there as a stain.
-    half = float(np.ptp(frame.points[oval, 0])) / 2
-    temples = ramp(np.abs(grid[..., 0] - SIZE / 2) / half, _TEMPLES)  # beyond them is background
-    forehead = finer(cover.above * temples, step) * ramp(feather, (0, 0.25))
-    part = _box(forehead)
-    shine = ramp(_least(unlike[part]), _SHINE) * (1 - kept[part]) * forehead[part]
-    ground[part] = mixed(ground[part], finer(cv2.convertScaleAbs(skin), step)[part], shine)
     alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
     face = inside & (kept < 0.5)
+    strap = beard(coarser(unlike, step), coarser(inside.astype(np.float32), step) > 0.5, source_grid, pose.scale / step)
+    face |= finer(strap, step) > 0.5
     ground = outlined(ground, face, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
-    tone = toned(residual, light.spread, extent)
+    tone = tone_of(residual, light.spread)
     beside = (distance < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
-    grain = Grain.of(view, skin_there > _SURE, beside)
+    grain = Grain.of(view, skin_there > _SURE, beside, face & (mouth > _SURE))
     read = np.where(covered[..., None], sampled(_rim(), grid), grid) if extent == "skin" else grid
     field = finer(light_out + sampled(tone, read, STEP), step)
     whole: tuple[NDArray[Any], ...] = (view, ground, finer(read, step), field, alpha, finer(grid, step), skin_here)
     view, ground, read, field, alpha, grid, skin = (np.asarray(of[:height, :width]) for of in whole)
     part = _box(alpha)
     drawn = vertices - np.array([part[1].start or 0, part[0].start or 0, 0], np.float32)
-    looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, neutral
+    looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, contrast_of(residual - tone), neutral
     rest = (*looks, grid, skin, mouth_opening(shape), pose.scale, part, (x0, y0), coverage)
     return Composite(view, ground, read, field, shade_of(residual), alpha, *rest)
+
+
+def as_large(shape: Floats, source: Floats) -> Floats:
+    """A surrogate's shape (468, 3) in the mean face's outline, made as wide at eyes and jaw, and as high above and
+    below the middle, as a source (468, 3): a face that is wider than its head covers ears and background."""
+    mean = shape_model().mean[list(topology.OVAL), :2]
+    own, its = (of[list(topology.OVAL), :2] for of in (shape, source))
+    centre = mean.mean(axis=0)
+    wide, high = (mean - centre).T
+    across = [np.ptp(its[pair, 0]) / np.ptp(mean[pair, 0]) for pair in (_WIDEST, _JAW)]
+    wide = wide * np.interp(mean[:, 1], [mean[pair, 1].mean() for pair in (_WIDEST, _JAW)], across)
+    up, down = ((of(its[:, 1]) - centre[1]) / of(high) for of in (np.min, np.max))
+    new = np.stack([its[_WIDEST, 0].mean() + wide, centre[1] + high * np.where(high < 0, up, down)], axis=1)
+    # All points move as the outline does in their direction, those in the middle not at all.
+    turns = [np.arctan2(*(of[:, :2] - centre).T) for of in (own, shape)]
+    order = np.argsort(turns[0])
+    parts = np.column_stack([new - own, np.linalg.norm(own - centre, axis=1)])[order]
+    *moves, reach = (np.interp(turns[1], turns[0][order], part, period=2 * np.pi) for part in parts.T)
+    share = np.clip(np.linalg.norm(shape[:, :2] - centre, axis=1) / reach, 0, 1) ** 4
+    moved = shape.copy()
+    moved[:, :2] += share[:, None] * np.stack(moves, axis=1)
+    return moved
 
 
 def _coarser(vertices: Floats, step: int) -> Floats:
@@ -269,10 +295,10 @@ def light_of(image: Pixels, mesh: Floats) -> Light:
 
 
 def calmed(detail: Floats) -> Floats:
-    """A detail (S, S, 3) of any S, log, without what is not skin at its rim: there donors have hair, ears and shade,
-    which a turned head would show large."""
-    limit = cv2.merge([to_side(_limit(), len(detail))] * 3)
-    return np.asarray(cv2.min(cv2.max(detail, -limit), limit), np.float32)
+    """A detail (S, S, 3) of any S, log, without what is not skin at its rim, where donors have hair, ears and shade
+    that a turned head would show large, and with folds and stains that are fainter on skin."""
+    over = detail / cv2.merge([to_side(_limit(), len(detail))] * 3)
+    return np.asarray(detail / cv2.sqrt(1 + over * over), np.float32)
 
 
 def lit(detail: Floats, light: Floats, shade: Floats) -> Floats:
@@ -300,11 +326,15 @@ def _tanh(values: NDArray[Any]) -> Floats:
 
 @cache
 def _limit() -> Floats:
-    """How far a detail may be from skin (S, S), log: without end in the middle, little at the rim."""
-    inner, outer = (canonical_frame().polygon(topology.OVAL, by).astype(np.uint8) for by in _CALM)
+    """How far a detail may be from skin (S, S), log: without end where eyes, brows, nose and mouth are, somewhat on
+    skin, and little at the rim."""
+    frame = canonical_frame()
+    inner, outer = (frame.polygon(topology.OVAL, by).astype(np.uint8) for by in _CALM)
     to_inner, to_outer = (cv2.distanceTransform(mask, cv2.DIST_L2, 5) for mask in (1 - inner, outer))
-    ramp = np.where(inner > 0, 0.0, to_inner / np.maximum(to_inner + to_outer, 1e-6))
-    return np.asarray(_SKIN / np.maximum(ramp, 0.01), np.float32)
+    rim = to_inner / np.maximum(to_inner + to_outer, 1e-6)
+    skin = skin_region() & ~frame.polygon(_NOSE, 1.25)
+    folds = cv2.GaussianBlur(skin.astype(np.float32), (0, 0), 2)
+    return np.asarray(1 / (folds / _FOLD + np.where(inner > 0, 0, rim) / _SKIN + 0.01), np.float32)
 
 
 def in_its_colours(view: Pixels, pixels: Floats) -> Floats:
@@ -326,9 +356,11 @@ def _of_surrogate(extent: Extent) -> Floats:
 
 @cache
 def _of_source(extent: Extent) -> Floats:
-    """The same of a place on the source's face, (S, S, 4): what may stay, whether it is inside the oval, skin, whether
-    hair beside the cheeks may stay."""
-    return np.dstack([_zone(extent), canonical_frame().hull, skin_region(), side_zone()]).astype(np.float32)
+    """The same of a place on the source's face, (S, S, 5): what may stay, whether it is inside the oval, a mouth, skin,
+    whether hair beside the cheeks may stay."""
+    frame = canonical_frame()
+    zones = [_zone(extent), frame.hull, frame.polygon(topology.LIPS_OUTER, _LIPS), skin_region(), side_zone()]
+    return np.dstack(zones).astype(np.float32)
 
 
 def _zone(extent: Extent) -> Floats:

@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.faces import topology
 from anonlib.synthesis.base import Floats, Mask, Pixels
+from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.light import brightness_of, furthest
 
 _SURE, _LEAST = 3.5, 0.4
@@ -47,6 +49,10 @@ _GRID, _ALONG, _FADE, _MOST = 0.14, 0.08, (0.2, 0.4), 0.25
 """Of what is beside an outline, eye distances: the cells in which its shift is known, how smooth that is along the
 outline, how far out it ends beside the cheeks and below the chin, and the largest."""
 _STEPS = (0.0, 0.5)
+_STRAP, _UNDER, _BEARDED = 0.16, 0.55, 0.18
+"""Beard grows beyond an outline by at most the first, eye distances, and is taken out below this share of the face's
+width, where it covers more than that share of the chin."""
+_STUBBLE = (0.2, 1.5)  # how much darker than skin it is at least, log, and rougher
 _BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
 
 
@@ -87,6 +93,22 @@ def _roughness(brightness: Floats, face: Mask, eye_distance: float) -> Floats:
     around = blurred(fine, 2 * width)
     usual = float(np.median(around[face])) if face.any() else 1.0
     return np.asarray(around / max(usual, 1e-3), np.float32)
+
+
+def beard(residual: Floats, face: Mask, grid: Floats, eye_distance: float) -> Floats:
+    """How surely px (h, w) are beard that grows beyond the outline of a `face` (h, w), 0-1, and would stay as a strap
+    under a new chin; `residual` as in `strands`, `grid` (h, w, 2): the canonical place of each px."""
+    points = canonical_frame().points
+    mouth, chin = points[[topology.LIP_TOP, topology.CHIN], 1].tolist()
+    half = _UNDER * float(np.ptp(points[list(topology.OVAL), 0])) / 2
+    below = (grid[..., 1] > (mouth + chin) / 2) & (np.abs(grid[..., 0] - SIZE / 2) < half)
+    brightness = brightness_of(residual)
+    hair = below & (brightness < -_STUBBLE[0]) & (_roughness(brightness, face, eye_distance) > _STUBBLE[1])
+    if hair[below & face].mean() < _BEARDED:
+        return np.zeros_like(brightness)
+    near = cv2.distanceTransform(np.uint8(1) - face, cv2.DIST_L2, 5) < _STRAP * eye_distance
+    width = max(0.6, 0.03 * eye_distance)
+    return np.asarray(2 * cv2.GaussianBlur((hair & near).astype(np.float32), (0, 0), width), np.float32)
 
 
 def _around(view: Pixels, distance: Floats, sure: Mask, eye_distance: float) -> tuple[Pixels, Floats]:
@@ -167,7 +189,7 @@ def mixed(below: Pixels, above: NDArray[Any], share: Floats) -> Pixels:
 def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, eye_distance: float) -> Pixels:
     """The view (h, w, 3) with its `face` (h, w) taken out and what was beside its `old` outline (n, 2) px moved to a
     `new` one: neck, collar, hair and their shadows, inwards as far as `pull[0]` (n,) says, 0-1, outwards `pull[1]`."""
-    filled = beside(view, face, eye_distance)
+    filled = without(view, face, eye_distance)
     height, width = face.shape
     outwards = old - old.mean(axis=0)
     outwards /= np.maximum(np.linalg.norm(outwards, axis=1, keepdims=True), 1e-6)
@@ -203,8 +225,8 @@ def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, e
     return filled
 
 
-def beside(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
-    """The view (h, w, 3) with what is beside a face (h, w) mirrored into it at its outline."""
+def without(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
+    """The view (h, w, 3) without a face (h, w): what is beside it is mirrored into it at its outline."""
     reach = 2 * max(1, round(_BEYOND * eye_distance)) + 1
     blocked = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     if blocked.all():

@@ -27,7 +27,7 @@ _DROPS = (0.35, 0.65)  # shares of an opening by which the upper lip rises and t
 _NARROWEST, _TALL = 0.7, 0.25  # of its width, the least a mouth becomes; half its height with skin, eye distances
 _REACH = 0.3  # how far from the lips skin follows them, eye distances
 _TEETH = (0.04, 0.18)  # how far the upper teeth hang below the lip, eye distances, without a smile and with one
-_LONGEST = 0.26  # eye distances
+_LONGEST, _WHITENESS = 0.24, 2.6  # eye distances; grey of teeth over that of lit skin
 _GAPS = np.array([0.0, 0.135, 0.235, 0.33, 0.405, 0.46], np.float32)  # between teeth, eye distances from the middle
 _BETWEEN = (_GAPS[1:] + _GAPS[:-1]) / 2
 _WARM, _IVORY = np.array([[0.8, 1.0, 1.05], [1.0, 0.98, 0.94]], np.float32)[..., None, None]
@@ -149,17 +149,18 @@ def _inside(skin: Floats, mouth: Mouth, origin: tuple[int, int], light: Floats, 
     halves = np.clip(np.array([centre + width / 2, width / 2 - centre], np.float32) / (_HALF * unit), 0.2, 1.3)
     far = np.abs(x - centre) / (unit * np.where(x < centre, *halves))
     nearest = np.abs(far - _GAPS[np.searchsorted(_BETWEEN, far)]) * unit
+    tooth = np.searchsorted(_GAPS, far) - 1
     hang = unit * (_TEETH[0] + happy * (_TEETH[1] - _TEETH[0])) * (1 - 0.8 * np.minimum(far, 0.7) ** 2)
-    hang = np.maximum(
-        hang, np.minimum(0.9 * happy * gap, _LONGEST * unit)
-    )  # a smile shows teeth almost to the lower lip
-    hang -= 0.012 * unit * np.exp(-((nearest / (0.025 * unit)) ** 2))
+    hang = np.maximum(hang, np.minimum(0.95 * happy * gap, _LONGEST * unit))  # a smile shows them to the lower lip
+    hang -= unit * (0.014 * (tooth == 1) + 0.014 * np.exp(-((nearest / (0.025 * unit)) ** 2)))
     white = white_of(tone)
-    teeth = white * np.sqrt(2.5 * np.exp(tone.mean()) / white.mean()) * _IVORY
-    fine = max(0.011 * unit, 0.6)
-    shade = 1.0 - 0.45 * np.exp(-np.maximum(below, 0) / (0.045 * unit)) - 1.7 * np.minimum(far, 0.6) ** 2
-    parting = np.clip(below / np.maximum(hang, 1e-3), 0, 1) ** 2 + 0.25
-    shade -= min(0.16, 0.09 * unit / 60) * parting * np.exp(-((nearest / fine) ** 2))
+    teeth = white * np.sqrt(_WHITENESS * np.exp(tone.mean()) / white.mean()) * _IVORY
+    # In the shade of the lip and of the cheeks; each is rounded, darker where it meets the next and at the gum.
+    fine = max(0.012 * unit, 0.6)
+    shade = 1.0 - 0.4 * np.exp(-np.maximum(below, 0) / (0.045 * unit)) - 2.2 * np.minimum(far, 0.6) ** 2
+    parting = np.clip(below / np.maximum(hang, 1e-3), 0, 1) ** 2 + 0.4
+    shade -= min(0.22, 0.12 * unit / 60) * parting * np.exp(-((nearest / fine) ** 2))
+    shade -= 0.08 * np.exp(-((nearest / (0.035 * unit)) ** 2)) + 0.04 * (tooth == 1) + 0.08 * (tooth == 2)
     tongue = np.clip(1 - above / (0.45 * gap), 0, 1) * np.clip(gap / (0.3 * unit) - 0.5, 0, 1)
     hollow = over(lit * _CAVITY, lit * _TONGUE, tongue)
     row = np.clip((hang - below) / max(0.014 * unit, 1.0) + 0.5, 0, 1)

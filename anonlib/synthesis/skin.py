@@ -2,7 +2,8 @@
 
 What is missing is added in two octaves (a Laplacian pyramid, Burt & Adelson 1983), from a relief of pores and wrinkles
 of no real person (shipped/relief.md) and from noise; what is too much is taken out. How much is there comes from the
-photo as two numbers, each the strength of an octave of skin in steps of a quarter octave.
+photo as two numbers, each the strength of an octave of skin, and three of how sharp edges are, in steps of a quarter
+octave.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from importlib import resources
 import cv2
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.canonical import laid, shrunk
@@ -35,19 +37,22 @@ _NOISE, _TILE = 0.3, 256
 _SOLVED, _HALVINGS, _HIGHEST = 8192, 10, 2.0
 _ROUNDED = 0.6  # strength of what rounding to whole grey levels adds
 _CRISPER = 1.3
+_OCTAVES, _LEAST_EDGE = 3, 0.05  # in which edges are compared, and how weak they are at least over the next octave
 
 
 @dataclass(frozen=True)
 class Grain:
-    """Strengths in grey levels, see `strength`, of skin at the photo's size and at half of it; NaN where none shows."""
+    """Strengths in grey levels, see `strength`, of skin at the photo's size and at half of it; NaN where none shows.
+    `edges` (3,): how strong the mouth is in each octave over the next coarser one: less in a blurred photo."""
 
     fine: float
     coarse: float
+    edges: tuple[float, ...]
 
     @classmethod
-    def of(cls, view: Pixels, face: Mask, beside: Mask) -> Grain:
+    def of(cls, view: Pixels, face: Mask, beside: Mask, mouth: Mask) -> Grain:
         """That of a photo's skin under `face` (h, w), in steps, and at most _MOST times that of what is `beside` it: a
-        painted face or a hand before it says nothing of skin."""
+        painted face or a hand before it says nothing of skin; and of its `mouth` (h, w)."""
         grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY).astype(np.float32)
         found = []
         for level, step in ((grey, 1), (_halved(grey), 2)):
@@ -55,7 +60,10 @@ class Grain:
             own, near = (_strength(laplacian[where[::step, ::step]]) for where in (face, beside))
             own = 2.0 ** (np.rint(_STEPS * np.log2(max(own, _FAINTEST))) / _STEPS) if own == own else own
             found.append(float(np.fmin(own, _MOST * near)))
-        return cls(*found)
+        contrasts = _contrasts(_pyramid(grey), mouth)
+        ratios = contrasts[:-1] / np.maximum(contrasts[1:], _FAINTEST)
+        steps = np.rint(_STEPS * np.log2(np.maximum(ratios, _LEAST_EDGE))) / _STEPS
+        return cls(found[0], found[1], tuple((2.0**steps).tolist()))
 
 
 def strength(grey: Floats, where: Mask) -> float:
@@ -89,6 +97,34 @@ def as_sharp(pixels: Floats, grain: Grain, skin: Floats, relief: Floats, seed: i
     octave, added = grey - _doubled(half, grey), carrier - _doubled(carried, grey)
     change = coarse + _change(grey + coarse, octave, added, float(fine), skin)
     return np.asarray(np.clip(pixels + change[..., None], 0, 255), np.float32)
+
+
+def as_blurred(pixels: Floats, grain: Grain, features: Floats) -> Floats:
+    """A face (h, w, 3), 0-255, with `features` (h, w), 0-1, whose edges are no sharper than the photo's."""
+    levels = _pyramid(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32))
+    contrasts = _contrasts(levels, features > _SURE)
+    change, contrast = np.zeros_like(levels[-1]), contrasts[-1]
+    for level in range(_OCTAVES - 1, -1, -1):
+        wanted = np.fmin(contrast * grain.edges[level], contrasts[level])
+        less = 1 - float(np.nan_to_num(wanted / np.fmax(contrasts[level], _FAINTEST), nan=1.0))
+        contrast = (1 - less) * contrasts[level]
+        octave = levels[level] - _doubled(levels[level + 1], levels[level])
+        change = _doubled(change, octave) - np.float32(less) * octave
+    return np.asarray(np.clip(pixels + (features * change)[..., None], 0, 255), np.float32)
+
+
+def _pyramid(grey: Floats) -> list[Floats]:
+    """Grey levels (h, w), at every half of the size too."""
+    levels = [grey]
+    for _ in range(_OCTAVES):
+        levels.append(_halved(levels[-1]))
+    return levels
+
+
+def _contrasts(levels: list[Floats], where: Mask) -> NDArray[np.float64]:
+    """The mean Laplacian of each level under a mask (h, w) of the first, in grey levels; NaN where it is too small."""
+    own = [_laplacian(grey, where[:: 2**level, :: 2**level]) for level, grey in enumerate(levels)]
+    return np.array([np.abs(values).mean() if len(values) >= _ENOUGH else float("nan") for values in own])
 
 
 def _halved(grey: Floats) -> Floats:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import SIZE, canonical_frame, shape_model, vertices_of
-from anonlib.synthesis.compositor import Rendered, calmed, lit, render
+from anonlib.synthesis.compositor import Rendered, as_large, calmed, lit, render
 from anonlib.synthesis.light import SHADE, middle, skin_region
 from anonlib.synthesis.textures.average import Texture
 from tests.support.photos import Pixels
@@ -158,8 +158,24 @@ def test_nothing_of_what_covers_the_mouth_is_left_inside_the_face(
     assert np.abs(paint(covered).astype(float) - paint(photo))[face].mean() < 8
 
 
-def test_hair_at_the_rim_of_a_texture_is_not_painted_beside_a_turned_cheek_and_its_middle_is_kept() -> None:
+def test_hair_at_the_rim_of_a_texture_is_not_painted_beside_a_turned_cheek_folds_are_fainter_and_eyes_stay() -> None:
     detail = np.full((2 * SIZE, 2 * SIZE, 3), -0.8, np.float32)
+    eyes = canonical_frame().polygon(topology.LEFT_EYE)
     rim = canonical_frame().polygon(topology.OVAL) & ~canonical_frame().polygon(topology.OVAL, 0.97)
+    cheek = tuple(np.rint(canonical_frame().points[50, ::-1]).astype(int))
     out = calmed(detail)[::2, ::2]
-    assert out[rim].min() > -0.1 and (out[canonical_frame().polygon(topology.OVAL, 0.8)] == -0.8).all()
+    assert -0.25 < out[cheek].mean() < -0.15
+    assert out[rim].min() > -0.1 and out[eyes].max() < -0.65
+
+
+def test_the_outline_follows_four_numbers_of_the_source_and_the_middle_of_the_face_none() -> None:
+    shape, oval = shape_model().mean, list(topology.OVAL)
+    source = shape * np.array([1.1, 1.0, 1.0], np.float32)
+    wider = as_large(shape, source)
+    assert np.allclose(np.ptp(wider[oval, 0]), np.ptp(source[oval, 0]), rtol=0.02)
+    assert (
+        np.abs(wider[[topology.NOSE_TIP, topology.LIP_TOP]] - shape[[topology.NOSE_TIP, topology.LIP_TOP]]).max() < 0.02
+    )
+    odd = source.copy()
+    odd[[topology.OVAL[index] for index in (4, 10, 14, 21, 27, 33)], :2] *= 0.95
+    assert np.allclose(as_large(shape, odd), wider, atol=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from anonlib.faces import topology
 from anonlib.synthesis.base import Extent
 from anonlib.synthesis.canonical import SIZE, canonical_frame
-from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, kept_zone, middle, skin_region, toned
+from anonlib.synthesis.light import STEP, Light, fit_light, hair_zone, kept_zone, middle, relit, skin_region, tone_of
 
 SMALL = (SIZE // STEP, SIZE // STEP)
 DARK = np.float32(np.log(12.0))
@@ -65,11 +65,20 @@ def test_what_lies_over_a_face_leaves_no_ghost_in_its_light(worn, most: float) -
     assert off.max() < most and off.mean() < 0.2 and light.clarity < 0.97
 
 
-def test_the_rim_takes_the_tone_of_the_neck_and_the_middle_does_not() -> None:
-    residual = np.full((*SMALL, 3), 1e-3, np.float32)
-    residual[kept_zone("skin")[::STEP, ::STEP] > 0.5] = -0.1
-    added = toned(residual, 0.1, "skin")
-    chin = int(canonical_frame().points[topology.CHIN, 1]) // STEP
-    assert added[chin + 1, SMALL[1] // 2].max() < -0.02
-    assert np.abs(added[middle()[::STEP, ::STEP]]).max() < 0.03
-    assert np.abs(toned(np.full_like(residual, -1.5), 0.1, "skin")).max() < 0.01, "what cannot be skin gives no tone"
+def test_a_face_takes_the_smooth_tone_of_skin_and_nothing_finer_or_of_what_cannot_be_skin() -> None:
+    rows = np.arange(SMALL[0])[:, None, None]
+    smooth = np.broadcast_to(0.1 * np.cos(rows * np.pi / 32), (*SMALL, 3)).astype(np.float32)
+    fine = np.broadcast_to(0.1 * np.cos(rows * np.pi / 2), (*SMALL, 3)).astype(np.float32)
+    face = skin_region()[::STEP, ::STEP]
+    assert np.abs(tone_of(smooth, 0.1) - smooth)[face].mean() < 0.03
+    assert np.abs(tone_of(fine, 0.1))[face].mean() < 0.01
+    assert np.abs(tone_of(np.full_like(smooth, -1.5), 0.1)).max() < 0.03
+
+
+def test_a_texture_loses_its_own_smooth_tone_and_its_shades_become_as_strong_as_the_photos() -> None:
+    columns = np.arange(SIZE)[:, None]
+    shades = np.broadcast_to(np.sin(columns * np.pi / 12)[..., None], (SIZE, SIZE, 3)).astype(np.float32)
+    skin = skin_region() & canonical_frame().polygon(topology.OVAL, 0.8)
+    assert np.abs(relit(np.full_like(shades, 0.3), 0.02))[skin].mean() < 0.03
+    weak, strong = (relit(0.05 * shades, wanted)[skin] for wanted in (0.02, 0.05))
+    assert 1.2 < strong.std() / weak.std() < 2.5

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.synthesis.matte import Cover, beside, matte, strands
+from anonlib.synthesis.canonical import canonical_frame
+from anonlib.synthesis.matte import Cover, beard, matte, strands, without
 
 EYES = 60.0
 FACE = np.zeros((240, 240), bool)
@@ -73,6 +74,19 @@ def test_no_px_of_a_face_fills_what_its_outline_leaves() -> None:
     view = np.random.default_rng(1).integers(0, 100, (240, 240, 3), dtype=np.uint8)
     marked = view.copy()
     marked[FACE] = 255
-    filled = beside(marked, FACE, EYES)
-    assert (filled == beside(view, FACE, EYES)).all() and filled.max() < 100
-    assert (filled[:55] == view[:55]).all() and not beside(marked, np.ones_like(FACE), EYES).any()
+    filled = without(marked, FACE, EYES)
+    assert (filled == without(view, FACE, EYES)).all() and filled.max() < 100
+    assert (filled[:55] == view[:55]).all() and not without(marked, np.ones_like(FACE), EYES).any()
+
+
+def test_a_beard_is_taken_out_beyond_the_jaw_and_a_shadow_below_it_is_not() -> None:
+    rows, columns = np.mgrid[0:256, 0:256].astype(np.float32)
+    hull, grid = canonical_frame().hull, np.stack([columns, rows], axis=-1)
+    chin = int(np.flatnonzero(hull.any(axis=1))[-1])
+    depth = np.interp(np.arange(256), [chin - 40, chin - 10, chin + 8, chin + 20], [0, -0.5, -0.5, 0])
+    noise = np.random.default_rng(0).normal(0, 1, (256, 256))
+    lower = (depth[:, None] + 0.05 * noise)[..., None].repeat(3, axis=2)
+    rough = lower + (0.3 * noise * (depth[:, None] < 0))[..., None]
+    below = np.s_[chin + 2 : chin + 6, 118:138]
+    bearded, shaded = (beard(of.astype(np.float32), hull, grid, 65.0) for of in (rough, lower))
+    assert bearded[below].mean() > 0.5 and bearded[: chin - 60].max() == 0 and shaded.max() == 0
