@@ -108,6 +108,12 @@ def test_a_storage_that_fails_every_fourth_time_changes_nothing(cloud: Cloud, pr
     assert faults.total() >= 12 and len(faults) >= 5, faults
 
 
+def test_a_bucket_and_a_disk_hold_the_same_release(cloud: Cloud, redacted: Run) -> None:
+    in_bucket = {path: data for path, data in cloud.clean.items() if path.startswith("release/")}
+    files = (path for path in redacted.output.rglob("*") if path.is_file())
+    assert in_bucket == {f"release/{path.relative_to(redacted.output)}": path.read_bytes() for path in files}
+
+
 def test_a_write_whose_answer_is_lost_is_done_once(cloud: Cloud, proxy: FaultProxy) -> None:
     proxy.inject("reset-after", "PUT *", times=-1, once=True)
     config = cloud.job(proxy.endpoint)
