@@ -257,7 +257,7 @@ class ClipRenderer:
             outcome = outcomes[number]
             face.method, face.digest, face.coverage = outcome.method, outcome.digest, outcome.coverage
             face.fallback, face.reason = outcome.fallback, outcome.reason
-            boxes = np.rint(track.boxes).astype(int).ravel().tolist()
+            boxes = np.rint(track.boxes).astype(np.int32).ravel()
             face.of_clip = {"first": track.first, "last": track.last, "boxes": boxes}
             face.of_clip["hidden"] = hidden[number] if face.digest else 0
 

@@ -73,8 +73,9 @@ class ClipScanner:
                 found += detect_as_shown(self.detector, shown)
                 for kind, finder in self.hidden.items():
                     other[kind] += detect_as_shown(finder, shown)
-            small += [np.asarray(cv2.resize(frame.rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA)) for frame in window]
-        begins = cuts(np.stack(small)) if small else np.zeros(0, np.bool_)
+            shrunk = [cv2.resize(frame.rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA) for frame in window]
+            small.append(np.stack(shrunk).astype(np.uint8, copy=False))
+        begins = cuts(np.concatenate(small)) if small else np.zeros(0, np.bool_)
         rate = float(info.rate)
         tracks = link(found, begins, rate, self.job.detector.score)
         for kind, of_kind in other.items():

@@ -177,10 +177,11 @@ class ClipState:
 
     @cached_property
     def tracks(self) -> list[Track]:
-        """Where each face is; what a reviewer found is hidden throughout."""
+        """Where each face is; what a reviewer found is hidden throughout. Lists of a long clip's numbers are let go."""
+        told = [face.planned.pop("track", None) for face in self.faces]
         return [
-            Track.of(face.planned["track"]) if face.planned.get("track") else Track.still(face.box, self.frames)
-            for face in self.faces
+            Track.of(of) if of else Track.still(face.box, self.frames)
+            for of, face in zip(told, self.faces, strict=True)
         ]
 
     @property

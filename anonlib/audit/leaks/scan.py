@@ -350,7 +350,7 @@ class _LeakScan:
                         mesh = np.array(row["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
                     if old.index in (track.frames[::step] if mesh is None else (track.nearest(row["box"]),)):
                         core = face_core(old.rgb.shape[:2], track.at(old.index).boxes[0], mesh)
-                        left = is_original(old.rgb, new.rgb, core)
+                        left = _is_left(old.picture, new.picture, core)
                         self.too_flat += left is None
                         if left is not None:
                             self._count(LEFT, where, left)
@@ -372,16 +372,23 @@ class _LeakScan:
                 mesh = np.array(face["mesh"], np.float32).reshape(schemas.MESH_POINTS, 3)
             allowed |= images.may_change(size, box, mesh, whole=outcome.get("kind") is not None)
             core = face_core(size, box, mesh)
-            left = is_original(before.rgb, after.rgb, core)
+            left = _is_left(before, after, core)
             if before.alpha is not None:
                 allowed |= images.may_change(size, box, None)
-                whole = np.full(size, 255, np.uint8) if after.alpha is None else after.alpha
-                left = is_original(np.dstack([before.alpha] * 3), np.dstack([whole] * 3), core) or left
             self.too_flat += left is None
             if left is not None:
                 self._count(LEFT, where, left)
         self._count(images.PROFILE, where, after.space not in (None, before.space))
         return allowed
+
+
+def _is_left(before: Picture, after: Picture, core: NDArray[np.bool_]) -> bool | None:
+    """Whether px of a face, or an alpha that draws it, are as they were; None where that cannot be told."""
+    left = is_original(before.rgb, after.rgb, core)
+    if before.alpha is not None:
+        whole = np.full(core.shape, 255, np.uint8) if after.alpha is None else after.alpha
+        left = is_original(np.dstack([before.alpha] * 3), np.dstack([whole] * 3), core) or left
+    return left
 
 
 def _is_file(content: Any) -> TypeGuard[bytes]:

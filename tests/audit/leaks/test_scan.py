@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from anonlib.audit.findings import LeakCheck
-from anonlib.audit.leaks.scan import CHECKS, scan_leaks
+from anonlib.audit.leaks.scan import CHECKS, _is_left, scan_leaks
 from anonlib.job import Job
+from anonlib.media.clip import Frame
 from anonlib.media.codec import decode, encode
 from tests.support import photos
 from tests.support.forgery import Forger
@@ -309,3 +311,13 @@ def test_what_a_parquet_file_says_more_is_found(what: str, rekeyed_table: Run, t
     pq.write_table(change(pq.read_table(path)), path)
     forger.reseal()
     assert set(found(rekeyed_table, forger.root)) == checks
+
+
+def test_a_face_that_only_an_alpha_draws_is_left_until_it_is_even() -> None:
+    drawn, flat = photos.astronaut()[..., 0], np.full((512, 512, 3), 90, np.uint8)
+    core = np.zeros((512, 512), bool)
+    core[60:180, 180:280] = True
+    before = Frame(0, Fraction(0), flat, drawn).picture
+    assert _is_left(before, before, core)
+    assert not _is_left(before, Frame(0, Fraction(0), flat, np.full_like(drawn, 255)).picture, core)
+    assert not _is_left(before, Frame(0, Fraction(0), flat).picture, core)
