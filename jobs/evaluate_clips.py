@@ -2,8 +2,9 @@
 
 `make` paints clips of portraits that pan, zoom, turn, leave and come back, cross each other, are cut, in the dark and
 blurred, and writes where each face is. `look` counts the frames of released clips (of anonlib or of any other tool,
-under the same names) in which a detector, at a low score, finds a face at such a place that a recognizer takes for the
-portrait's at FAR 1e-3.
+under the same names) in which a detector, at a low score, finds a face at such a place, in which a recognizer takes it
+for the portrait's at LFW's FAR 1e-3 (portraits that are alike pass that, too), and in which px of the original are
+left.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +25,7 @@ from anonlib.config import ClipConfig, DetectorConfig, LimitsConfig, load_config
 from anonlib.datasets import open_input
 from anonlib.faces.detect import Finder, open_detector
 from anonlib.faces.embed import THRESHOLDS, Recognizer
+from anonlib.faces.original import face_core, is_original
 from anonlib.faces.regions import overlaps
 from anonlib.media.clip import ClipInfo, clip_writer, read_frames
 from anonlib.media.codec import Picture
@@ -34,7 +37,7 @@ from anonlib.terminal import guarded, print_rows
 KINDS = ("pan", "zoom", "turn", "leave", "cross", "cut", "dark", "blur")
 DETECTORS, RECOGNIZERS = ("centerface", "yuface"), ("dlib-resnet", "faceres")
 WIDTH, HEIGHT, RATE, FRAMES = 640, 360, 12, 24
-COUNTED = ("with a face", "found", "original")
+COUNTED = ("with a face", "found", "alike", "left")
 LOW = 0.15
 """The score from which `look` counts a detection; jobs take .4."""
 _AT = 0.3  # IoU from which a detection is of a painted face
@@ -157,7 +160,7 @@ def look(
     released: Annotated[list[Path], typer.Argument(help="Folders of released clips under the same names.")],
     every: Annotated[int, typer.Option(help="Look at one frame in this many.")] = 1,
 ) -> None:
-    """Print for each folder how many frames show an original face, of how many that have one, by kind."""
+    """Print for each folder how many frames show a face, and an original one, of how many that have one, by kind."""
     with guarded():
         truth = json.loads((folder / "truth.json").read_text())
         finders = [open_detector(DetectorConfig(name=name, score=LOW)) for name in DETECTORS]
@@ -172,12 +175,13 @@ def look(
             for name, known in truth.items():
                 of_clip = {person: sources[name, person] for person in "01"}
                 kind, seen = name.partition("-")[0], {n: known["frames"][n] for n in range(0, FRAMES, every)}
-                counts += _looked(place / name, kind, seen, of_clip, finders, recognizers)
+                counts += _looked(place / name, folder / "clips" / name, kind, seen, of_clip, finders, recognizers)
             rows = [(str(place), "")]
             for kind in (*KINDS, "all"):
                 of = KINDS if kind == "all" else (kind,)
-                shown, found, original = (sum(counts[one, what] for one in of) for what in COUNTED)
-                rows.append((kind, f"frames with a face {shown}, one is found in {found}, an original in {original}"))
+                shown, found, alike, left = (sum(counts[one, what] for one in of) for what in COUNTED)
+                words = f"frames with a face {shown}, one is found in {found}, one like the portrait in {alike}"
+                rows.append((kind, f"{words}, px of the original in {left}"))
             print_rows(rows)
 
 
@@ -191,29 +195,36 @@ def _source(path: Path, finder: Finder, recognizers: list[Recognizer]) -> list[N
 
 def _looked(
     path: Path,
+    clear: Path,
     kind: str,
     truth: dict[int, dict[str, list[float]]],
     sources: dict[str, list[NDArray[np.float32]]],
     finders: list[Finder],
     recognizers: list[Recognizer],
 ) -> Counter[tuple[str, str]]:
-    """Frames of a clip with a face, with one that is found at its place, and with one that is the portrait's."""
+    """Frames of a clip with a face, with one that is found at its place, with one that a recognizer takes for the
+    portrait's, and with px of the `clear` clip's."""
     counts: Counter[tuple[str, str]] = Counter()
-    for frame in (frame for window in read_frames(path, LimitsConfig()) for frame in window):
+    both = (chain.from_iterable(read_frames(of, LimitsConfig())) for of in (clear, path))
+    for before, frame in zip(*both, strict=True):
         faces = truth.get(frame.index)
         if not faces:
             continue
         counts[kind, "with a face"] += 1
-        found = original = False
+        found = alike = left = False
+        for box in faces.values():
+            core = face_core((HEIGHT, WIDTH), np.array(box, np.float32), None)
+            left |= is_original(before.rgb, frame.rgb, core) is True
         for regions in (finder.detect([frame.rgb])[0] for finder in finders):
             for person, box in faces.items():
                 at = np.flatnonzero(overlaps(regions.boxes, np.array(box, np.float32)) >= _AT)
                 found |= len(at) > 0
                 for recognizer, source in zip(recognizers, sources[person], strict=True) if len(at) else ():
                     vectors = recognizer.embed([frame.rgb] * len(at), [regions.landmarks[row] for row in at])
-                    original |= bool((vectors @ source >= THRESHOLDS[recognizer.name]).any())
+                    alike |= bool((vectors @ source >= THRESHOLDS[recognizer.name]).any())
         counts[kind, "found"] += found
-        counts[kind, "original"] += original
+        counts[kind, "alike"] += alike
+        counts[kind, "left"] += left
     return counts
 
 

@@ -32,16 +32,16 @@ def test_a_portrait_is_counted_where_it_shows_and_not_where_it_is_hidden(
     truth = dict(enumerate(CLIPS._painted(tmp_path / "pan.mp4", "pan", [head], 0)["frames"]))
     cv2.imwrite(str(tmp_path / "head.png"), picture[..., ::-1])
     sources = {"0": CLIPS._source(tmp_path / "head.png", finder, [recognizer])}
-    counted = CLIPS._looked(tmp_path / "pan.mp4", "pan", truth, sources, [finder], [recognizer])
-    assert counted == {("pan", "with a face"): 4, ("pan", "found"): 4, ("pan", "original"): 4}
+    counted = CLIPS._looked(tmp_path / "pan.mp4", tmp_path / "pan.mp4", "pan", truth, sources, [finder], [recognizer])
+    assert counted == {("pan", what): 4 for what in CLIPS.COUNTED}
     info = clip_info(tmp_path / "pan.mp4", LIMITS)
     with clip_writer(tmp_path / "hidden.mp4", info, None, ClipConfig(), LIMITS) as writer:
         for frame in frames_of(tmp_path / "pan.mp4"):
             x0, y0, x1, y1 = np.rint(truth[frame.index]["0"]).astype(int)
             frame.rgb[max(y0 - 20, 0) : y1 + 20, max(x0 - 20, 0) : x1 + 20] = 127
             writer.write(frame.rgb, frame.time)
-    hidden = CLIPS._looked(tmp_path / "hidden.mp4", "pan", truth, sources, [finder], [recognizer])
-    assert hidden["pan", "original"] == 0 and hidden["pan", "with a face"] == 4
+    hidden = CLIPS._looked(tmp_path / "hidden.mp4", tmp_path / "pan.mp4", "pan", truth, sources, [finder], [recognizer])
+    assert hidden["pan", "alike"] == hidden["pan", "left"] == 0 and hidden["pan", "with a face"] == 4
 
 
 def test_a_face_that_has_left_or_is_behind_another_is_not_counted(
