@@ -50,7 +50,7 @@ def test_each_line_of_text_is_inside_its_box(scale: int) -> None:
     detector = kind.detector.open(model_bytes(network_of("text")), side=kind.side, score=kind.score, where=ON_ONE_CORE)
     (found,) = detector.detect([photo])
     ink = (photo < 100).all(axis=2)
-    assert len(found) == 2 and ink.sum() > 1000
+    assert 2 <= len(found) <= 5 and ink.sum() > 1000
     for x0, y0, x1, y1 in found.boxes.astype(int):
         ink[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1] = False
     assert not ink.any()

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import numpy as np
-from onnx import numpy_helper
+import onnx
+from onnx import numpy_helper, version_converter
 
 from anonlib.models.catalog import ModelCard
 from anonlib.models.convert.graph import Array, Dims, Graph, Node, read_onnx, simplify
@@ -101,17 +102,23 @@ def repair(name: str, data: bytes, size: Dims, outputs: _Outputs) -> Graph:
 def text_detector(data: bytes) -> bytes:
     """PP-OCR's detection network with its preparation of photos: image (N, 3, H, W) RGB 0..255, H and W multiples of
     32, to text (N, 1, H, W), the logit of a probability."""
-    graph = read_onnx(data, "ppocr-det")
+    newer = version_converter.convert_version(onnx.load_model_from_string(data), 13)  # it is of opset 10
+    graph = read_onnx(newer.SerializeToString(), "ppocr-det")
     for node in [node for node in graph.nodes if node.op == "Constant"]:
         graph.nodes.remove(node)
         graph.const(numpy_helper.to_array(node.attrs["value"]), node.outputs[0])
+    for node in [node for node in graph.nodes if node.op == "Reshape"]:  # of weights, which could not be folded else
+        graph.nodes.remove(node)
+        weight, shape = (graph.constants[name] for name in node.inputs)
+        graph.const(weight.reshape(shape), node.outputs[0])
     first = next(node for node in graph.nodes if node.op == "Conv")
     graph.constants[first.inputs[1]] = graph.constants[first.inputs[1]][:, ::-1].copy()  # it was trained on BGR
     first.inputs[0] = "centred"
     half = graph.const(np.array(127.5, np.float32), "half")
     ready = [Node("Sub", ["image", half], ["shifted"]), Node("Div", ["shifted", half], ["centred"])]
     graph.nodes[:0] = ready
-    graph.rename(graph.nodes.pop().inputs[0], "text")  # without the Sigmoid, behind which little is left to compare
+    *graph.nodes, sigmoid, _ = graph.nodes
+    graph.rename(sigmoid.inputs[0], "text")  # without the Sigmoid, behind which little is left to compare
     graph.inputs, graph.outputs = {"image": ("N", 3, "H", "W")}, {"text": ("N", 1, "H", "W")}
     return simplify(graph).to_bytes()
 
