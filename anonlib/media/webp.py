@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 
 from PIL import Image
 
@@ -64,8 +65,14 @@ def without_xmp(file: bytes, packet: bytes) -> bytes:
 
 
 def is_lossless(file: bytes) -> bool:
-    """Whether the pixels of a WebP are kept as they were."""
-    return b"VP8L" in file[12:4096]
+    """Whether the pixels of a WebP, or of the first frame of an animated one, are kept as they were."""
+    with suppress(NotExact):
+        for name, content in chunks(file[12:]):
+            if name in (b"VP8 ", b"VP8L"):
+                return name == b"VP8L"
+            if name == b"ANMF":
+                return is_lossless(content[4:])  # 16 bytes of its place and time come before its chunks
+    return False
 
 
 def check_data(file: bytes) -> None:

@@ -67,16 +67,20 @@ class ClipScanner:
         found: list[Regions] = []
         other: dict[Kind, list[Regions]] = {kind: [] for kind in self.hidden}
         small: list[NDArray[np.uint8]] = []
+        times: list[float] = []
         for window in read_frames(path, self.job.limits):
             with current().timed("detect"):
                 shown = [frame.picture for frame in window]
                 found += detect_as_shown(self.detector, shown)
                 for kind, finder in self.hidden.items():
                     other[kind] += detect_as_shown(finder, shown)
+            times += [float(frame.time) for frame in window]
             shrunk = [cv2.resize(frame.rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA) for frame in window]
             small.append(np.stack(shrunk).astype(np.uint8, copy=False))
         begins = cuts(np.concatenate(small)) if small else np.zeros(0, np.bool_)
-        rate = float(info.rate)
+        # Half of the frames are shown no longer than this; one that is held for seconds shortens no gap of the others.
+        step = np.median(np.diff(times)) if len(times) > 1 else 0.0
+        rate = max(float(info.rate), 1 / float(step)) if step > 0 else float(info.rate)
         tracks = link(found, begins, rate, self.job.detector.score)
         for kind, of_kind in other.items():
             tracks += link(of_kind, begins, rate, least_score(self.job, kind))

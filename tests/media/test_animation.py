@@ -88,6 +88,21 @@ def test_a_lossy_webp_stays_lossy(tmp_path: Path) -> None:
         assert np.abs(old.rgb.astype(int) - new.rgb).mean() < 3
 
 
+def test_a_lossless_webp_stays_lossless_behind_a_long_profile(tmp_path: Path) -> None:
+    source = made(tmp_path / "long.webp", icc_profile=profile_of("Display P3") + bytes(9000))
+    assert clip_info(source, LIMITS).codec == "vp8l"
+
+
+def test_large_opaque_frames_before_transparent_ones_fit_into_a_window(tmp_path: Path) -> None:
+    plain, clear = (Image.new(mode, (2000, 1500), 99) for mode in ("RGB", "RGBA"))
+    pictures = [plain] * 9 + [clear] * 2
+    for number, picture in enumerate(pictures):
+        pictures[number] = picture.copy()
+        pictures[number].putpixel((number, 0), 0)
+    pictures[0].save(tmp_path / "large.png", save_all=True, append_images=pictures[1:], duration=50)
+    assert [each.alpha is not None for each in frames_of(tmp_path / "large.png")] == [False] * 9 + [True] * 2
+
+
 def with_words(path: Path) -> set[Stripped]:
     """Plants SECRET wherever the format has room for words; what of it is to be named."""
     exif = Image.Exif()

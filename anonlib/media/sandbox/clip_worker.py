@@ -99,14 +99,14 @@ def as_problem(unreadable: tuple[type[Exception], ...]) -> Iterator[None]:
 def _window(running: Iterator[Any], shared: NDArray[np.uint8], most: int) -> list[list[int]]:
     """Put up to `most` arrays into the shared memory one behind the other; [shape..., time as a fraction] of each."""
     found: list[list[int]] = []
-    start = size = 0
-    while len(found) < most and start + size <= len(shared):
+    start = room = 0
+    while len(found) < most and start + room <= len(shared):
         values, more = next(running, (None, None))
         if values is None or more is None:
             break
-        size = values.size
-        shared[start : start + size].reshape(values.shape)[:] = values
-        start += size
+        shared[start : start + values.size].reshape(values.shape)[:] = values
+        start += values.size
+        room = max(values.size, values.size // values.shape[-1] * 4)  # the next frame may have an alpha
         found.append([*values.shape, *more])
     return found
 
