@@ -6,7 +6,7 @@ closed: an image that cannot be treated comes back without a px of its own. This
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -33,16 +33,25 @@ _LEAST_SIDE = 8
 class Anonymizer:
     """Hides every face of a batch of images, by a method that is a redaction; raises ConfigError for other methods.
 
-    `detector`: keys of the job file's `detector`; it computes in `precision`, f32 or bf16. A batch is a mapping with a
-    column `image`, an array (n, h, w, 3) or a sequence of arrays (h, w, 3), RGB uint8. It comes back with these
-    anonymized, in the same kind of column, with `status` (n,), released, no_face or quarantined, and with `boxes`, of
-    each image (f, 4) float32, x0 y0 x1 y1 px of the faces that were hidden. A quarantined image is grey all over, and
-    8 x 8 px if it was no RGB image.
+    `detector`: keys of the job file's `detector`; it computes in `precision`, f32 or bf16. `accept_licences` is the job
+    file's, too: ConfigError is raised for a network of yours that cannot be used, or whose terms need to be accepted.
+    A batch is a mapping with a column `image`, an array (n, h, w, 3) or a sequence of arrays (h, w, 3), RGB uint8. It
+    comes back with these anonymized, in the same kind of column, with `status` (n,), released, no_face or quarantined,
+    and with `boxes`, of each image (f, 4) float32, x0 y0 x1 y1 px of the faces that were hidden. A quarantined image is
+    grey all over, and 8 x 8 px if it was no RGB image.
     """
 
     def __init__(
-        self, method: str = "solid", *, detector: Mapping[str, Any] | None = None, precision: Precision = "f32"
+        self,
+        method: str = "solid",
+        *,
+        detector: Mapping[str, Any] | None = None,
+        precision: Precision = "f32",
+        accept_licences: Collection[str] = (),
     ) -> None:
+        from anonlib.faces.detect import detector_file
+        from anonlib.models.requirements import own_terms
+
         if method not in METHODS or METHODS[method].synthesis:
             alone = ", ".join(name for name, kind in METHODS.items() if not kind.synthesis)
             raise ConfigError(
@@ -52,6 +61,8 @@ class Anonymizer:
         self.fill = method_of(settings_of({"name": method})).replacement(method, nothing_planned)
         self.fallback = fallback_of(method, FILLS[0])
         self.detector, self.precision = DetectorConfig.model_validate(dict(detector or {})), precision
+        if own := detector_file(self.detector):
+            own_terms(*own, accept_licences)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         images = batch["image"]

@@ -67,7 +67,8 @@ class InputConfig(_Frozen):
         "is replaced; any other kind is hidden as `fallback` says.",
     )
     boxes_ignore: bool = _key(
-        "What the detector finds inside boxes of the kind `ignore` stays as it is; else such boxes change nothing.",
+        "A face that the detector finds inside boxes of the kind `ignore` stays as it is; else such boxes change "
+        "nothing. What `hide` names is hidden there, too.",
         False,
     )
 
@@ -446,6 +447,11 @@ class JobConfig(_Frozen):
                     if kind == "plate"
                     else f"hide.{kind}.path: is not a key; anonlib brings the network that finds a {kind}"
                 )
+        if "person" in self.hide and (self.spare or self.input.boxes_ignore):
+            raise ValueError(
+                "hide.person: would hide faces that spare or input.boxes_ignore keep, and the certificate would call "
+                "them kept; leave one of them out"
+            )
         if self.signing and not self.signing.named:
             raise ValueError("signing: name a secret by signing.env, .file, .manager or .kms, or leave it out")
         if self.ledger and not self.secret.named:

@@ -67,7 +67,10 @@ def preflight(config: JobConfig) -> dict[str, Callable[[], object]]:
 def detector_files(config: JobConfig) -> dict[str, MethodFile]:
     """The user's own networks that find something, by name; raises ConfigError where one cannot or may not be used."""
     files = own_networks(config) | dict(filter(None, [detector_file(config.detector)]))
-    return {name: MethodFile(data, own_terms(name, data, config) or USERS_OWN) for name, data in files.items()}
+    return {
+        name: MethodFile(data, own_terms(name, data, config.accept_licences) or USERS_OWN)
+        for name, data in files.items()
+    }
 
 
 class Job:

@@ -138,7 +138,11 @@ def claim_rows(certificate: Certificate | None) -> list[tuple[str, str]]:
         return []
     counts = certificate.counts
     hidden = [
-        ("hidden", f"{of.regions:,} of {kind} by {of.method}, found by {of.network}; what it missed stays as it was")
+        (
+            "hidden",
+            f"{of.regions:,} of {kind} by {of.method}{', flat where found again' if of.method == 'fill' else ''}, "
+            f"found by {of.network}; what it missed stays as it was",
+        )
         for kind, of in certificate.hidden.items()
     ]
     if certificate.claim.kind == "none":

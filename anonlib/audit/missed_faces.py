@@ -48,11 +48,13 @@ FRAMES = 8
 LEAST_SIDE = 12.0
 """Longer side in px of the smallest face that counts; a smaller one cannot be recognized."""
 
-_COVERED = 0.3
-"""Share of a candidate's box inside what the job painted, from which it is nothing new."""
-
+_COVERED, _IN_OTHER = 0.3, 0.9
+"""Share of a candidate's box inside a face that the job painted, from which it is nothing new, and inside a region of
+another kind, which says nothing of a face that reaches out of it."""
 
 Pixels = NDArray[np.uint8]
+Painted = Sequence[tuple[Row, Sequence[float] | NDArray[np.float32]]]
+"""The job's regions in an image: rows of its manifest, each with its box (4,) px there."""
 Found = dict[tuple[str, str], list[list[float]]]
 """Images with a face that the job had not found, by shard and key: the boxes (4,) px in a photo, none of a clip."""
 
@@ -82,7 +84,7 @@ def look_twice(
             for (_, _, key, scale, painted, still), large, own in zip(chunk, found, seconds, strict=True):
                 boxes = replace(large, boxes=large.boxes / np.float32(scale)).with_new(own, SAME_FACE).boxes
                 new = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= LEAST_SIDE
-                new &= covered(boxes, painted) < _COVERED
+                new &= ~known(boxes, painted)
                 images.append(float(new.any()))
                 if new.any():
                     shown = missed.setdefault((shard.shard_id, key), [])
@@ -100,17 +102,20 @@ def look_twice(
     return finding, missed
 
 
-def painted_box(region: Row, box: Sequence[float] | NDArray[np.float32]) -> NDArray[np.float32]:
-    """The box (4,) that, enlarged as those of faces are, is what was painted: of another kind of region its box."""
-    corners = np.array(box, np.float32).reshape(2, 2)
-    if region.get("kind") is not None:
-        corners = corners.mean(axis=0) + (corners - corners.mean(axis=0)) / np.array(GROW, np.float32)
-    return corners.reshape(4)
+def known(boxes: NDArray[np.float32], painted: Painted) -> NDArray[np.bool_]:
+    """(n,) Which of the boxes (n, 4) lie in what the job painted."""
+    faces, others = [
+        np.array([box for region, box in painted if (region.get("kind") is None) == face], np.float32).reshape(-1, 4)
+        for face in (True, False)
+    ]
+    return (covered(boxes, faces, GROW) >= _COVERED) | (covered(boxes, others) >= _IN_OTHER)
 
 
-def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n,) The greatest share of each box (n, 4) inside one of `painted` (m, 4), enlarged as redactions are."""
-    centre, half = (painted[:, :2] + painted[:, 2:]) / 2, (painted[:, 2:] - painted[:, :2]) / 2 * np.array(GROW)
+def covered(
+    boxes: NDArray[np.float32], painted: NDArray[np.float32], grow: Sequence[float] = (1.0, 1.0)
+) -> NDArray[np.float64]:
+    """(n,) The greatest share of each box (n, 4) inside one of `painted` (m, 4), its sides `grow` times as long."""
+    centre, half = (painted[:, :2] + painted[:, 2:]) / 2, (painted[:, 2:] - painted[:, :2]) / 2 * np.array(grow)
     low = np.maximum(boxes[:, None, :2], (centre - half)[None])
     high = np.minimum(boxes[:, None, 2:], (centre + half)[None])
     common = np.clip(high - low, 0, None).prod(axis=2)
@@ -118,8 +123,8 @@ def covered(boxes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray
     return np.asarray((common / area[:, None]).max(axis=1, initial=0), np.float64)
 
 
-_Image = tuple[Pixels, Picture, str, float, NDArray[np.float32], bool]
-"""A released image: its px, itself, its key, how much it is enlarged, the job's faces (n, 4) px, whether a still."""
+_Image = tuple[Pixels, Picture, str, float, Painted, bool]
+"""A released image: its px, itself, its key, how much it is enlarged, what the job painted, whether a still."""
 
 
 def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[_Image]:
@@ -135,8 +140,8 @@ def _images(job: Job, released: JobImages, shard: Shard, side: int) -> Iterator[
             image = decode(data, max_mpx=job.config.limits.image_mpx)
         except ImageProblem as problem:
             raise JobError(f"an image of shard {shard.shard_id} in the release cannot be read: {problem}") from None
-        boxes = np.array([painted_box(face, face["box"]) for face in row["faces"]], np.float32).reshape(-1, 4)
-        yield image.rgb, image, row["key"], _scale(image.size, side), boxes, True
+        painted = [(face, face["box"]) for face in row["faces"]]
+        yield image.rgb, image, row["key"], _scale(image.size, side), painted, True
 
 
 def _scale(size: tuple[int, int], side: int) -> float:
@@ -152,9 +157,8 @@ def _frames(row: Row, data: bytes, side: int, limits: LimitsConfig) -> Iterator[
     for frame in frames_in(data, limits):
         if frame.index in drawn:
             picture = frame.picture
-            here = [painted_box(face, box) for face, box in faces_at(row, frame.index)]
-            boxes = np.array(here, np.float32).reshape(-1, 4)
-            yield picture.rgb, picture, row["key"], _scale(picture.size, side), boxes, False
+            painted = faces_at(row, frame.index)
+            yield picture.rgb, picture, row["key"], _scale(picture.size, side), painted, False
 
 
 def faces_at(row: Row, frame: int) -> list[tuple[Row, NDArray[np.float32]]]:

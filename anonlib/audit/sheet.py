@@ -112,7 +112,7 @@ def draw(stores: JobStores, faces: int, seed: int) -> tuple[list[DrawnFace], int
         rendered = render_store(stores, run["run"]).faces(shard)
         for row in release.manifest(shard).to_pylist():
             pairs = zip(row["faces"], rendered.get(row["key"], ()), strict=True)
-            candidates += [(shard, row, face, figures) for face, figures in pairs]
+            candidates += [(shard, row, face, figures) for face, figures in pairs if face.get("kind") is None]
     if not candidates:
         raise JobError(f"the release {stores.release.uri} has no face to show yet")
     numbers = generator.choice(len(candidates), min(faces, len(candidates)), replace=False)

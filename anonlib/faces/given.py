@@ -18,7 +18,7 @@ from anonlib.codes import Reason
 from anonlib.config import InputConfig
 from anonlib.errors import ImageProblem
 from anonlib.faces.detect import SAME_FACE
-from anonlib.faces.regions import FACE, Regions, overlaps
+from anonlib.faces.regions import FACE, IN_ALPHA, Regions, overlaps
 from anonlib.workspace.schemas import IGNORED
 
 IGNORE = "ignore"
@@ -74,7 +74,7 @@ def given_regions(value: Any, size: tuple[int, int], settings: InputConfig) -> R
 def joined(found: Regions, given: Regions, *, ignore: bool) -> Regions:
     """What a detector found and what was given, behind it; a face that both have is one, in the box of both.
 
-    With `ignore` what was found inside an area IGNORE, and was not given, is IGNORED. Such areas are no regions.
+    With `ignore` a face that was found inside an area IGNORE, and was not given, is IGNORED. Such areas are no regions.
     """
     boxes, kinds, new = found.boxes.copy(), list(found.kinds), []
     both = np.zeros(len(found), np.bool_)
@@ -87,7 +87,8 @@ def joined(found: Regions, given: Regions, *, ignore: bool) -> Regions:
         elif kind != IGNORE:
             new.append(number)
     areas = given.boxes[[kind == IGNORE for kind in given.kinds]]
-    for one in np.flatnonzero(~both & (_inside(found.boxes, areas) >= _INSIDE) & ignore):
+    faces = np.isin(found.kinds, (FACE, IN_ALPHA))
+    for one in np.flatnonzero(faces & ~both & (_inside(found.boxes, areas) >= _INSIDE) & ignore):
         kinds[one] = IGNORED
     return Regions(
         np.concatenate([boxes, given.boxes[new]]),

@@ -52,9 +52,10 @@ def least_score(job: JobConfig, kind: Kind) -> float:
     return job.hide[kind].score or KINDS[kind].score
 
 
-def least_side(job: JobConfig) -> int:
-    """The longer side, in px, that all detectors of a job are served with."""
-    return max([job.detector.side, *(KINDS[kind].side for kind in job.hide)])
+def least_side(job: JobConfig, hidden: Mapping[Kind, Finder]) -> int:
+    """The longer side, in px, that all detectors of a job are served with; a network of plates has its own size."""
+    sides = (max(of.size) if isinstance(of, PlateDetector) else KINDS[kind].side for kind, of in hidden.items())
+    return max([job.detector.side, *sides])
 
 
 def own_networks(job: JobConfig) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
@@ -11,7 +11,14 @@ from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, Placement, Precision, has_bf16, load_engine
 
 ModelBytes = Mapping[str, bytes]
-_RESTRICTED = re.compile(r"\bA?GPL|non-?commercial|\bNC\b|research", re.IGNORECASE)
+_RESTRICTED = re.compile(
+    r"\bA?GPL|Affero|(?<!Lesser )(?<!Library )General Public"
+    r"|non.?commercial|not? (for )?commercial|(?<![a-z])NC(?![a-z])|research|academic",
+    re.IGNORECASE,
+)
+"""Terms that bind what a network makes, or its use. The LGPL binds copies of the network, and a release has none."""
+_SHOWN = 80
+"""Characters of a network's terms that are shown and certified."""
 
 
 def check_licences(names: Iterable[str], job: JobConfig) -> None:
@@ -25,23 +32,23 @@ def check_licences(names: Iterable[str], job: JobConfig) -> None:
             )
 
 
-def own_terms(name: str, data: bytes, job: JobConfig) -> str | None:
+def own_terms(name: str, data: bytes, accepted: Collection[str]) -> str | None:
     """The terms that a user's ONNX states in its metadata, if it does.
 
-    Raises ConfigError where these bind what is made with it, or forbid commercial use, and the job does not accept them
-    by `name`.
+    Raises ConfigError where these bind what is made with it, or forbid commercial use, and `name` is not in `accepted`.
     """
     import onnx
 
     properties = onnx.load_model_from_string(data).metadata_props
-    terms = [entry.value.strip() for entry in properties if entry.key.lower() in ("license", "licence")]
-    stated = next(filter(None, terms), "")[:80]
-    if _RESTRICTED.search(stated) and name not in job.accept_licences:
+    terms = [" ".join(entry.value.split()) for entry in properties if "licen" in entry.key.lower()]
+    stated = "; ".join(filter(None, terms))
+    if (found := _RESTRICTED.search(stated)) and name not in accepted:
+        start = max(found.start() - _SHOWN // 2, 0)
         raise ConfigError(
-            f"your network {name} says in its metadata that it is under {stated!r}; if that is allowed here, add "
-            f"{name} to accept_licences"
+            f"your network {name} says in its metadata that it is under {stated[start : start + _SHOWN]!r}; if that is "
+            f"allowed here, add {name} to accept_licences"
         )
-    return stated or None
+    return stated[:_SHOWN] or None
 
 
 def check_precision(job: JobConfig) -> None:

@@ -135,7 +135,7 @@ class ScanStage:
         self.hidden = open_hidden(job, models)
         self.describer = Describer(job, models) if "facemesh" in models else None
         self.clips = ClipScanner(job, models, self.describer if self.synthesis else None)
-        self.least_side = None if self.describer else least_side(job)
+        self.least_side = None if self.describer else least_side(job, self.hidden)
 
     def run(self, shard: Shard) -> UnitResult:
         """Scan one shard; safe to repeat and to race."""

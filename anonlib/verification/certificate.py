@@ -83,8 +83,11 @@ class CertifiedCounts:
 
 @dataclass(frozen=True)
 class Hidden:
-    """How many regions of a kind beside faces were hidden, by which redaction, found by which of the certificate's
-    models. Nothing is claimed of what that network did not find."""
+    """How many regions of a kind beside faces were hidden, by which redaction (a fill is flat where a look at it found
+    the region again), and which of the certificate's models found them.
+
+    Nothing is claimed of what that network did not find.
+    """
 
     method: str
     network: str

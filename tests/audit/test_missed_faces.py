@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.audit.missed_faces import SECOND_BY, covered, look_twice, painted_box
+from anonlib.audit.missed_faces import SECOND_BY, covered, known, look_twice
 from anonlib.job import Job
+from anonlib.workspace.schemas import GROW
 from tests.support import photos
 from tests.support.runs import Run, by_key, run_job
 
@@ -44,14 +45,14 @@ def test_faces_of_the_releases_own_making_do_not_count(finished: Run) -> None:
 def test_what_lies_inside_a_painted_ellipse_is_covered() -> None:
     painted = np.array([[100, 100, 200, 200]], np.float32)
     boxes = np.array([[120, 120, 180, 180], [90, 90, 110, 110], [300, 100, 400, 200], [205, 100, 235, 200]], np.float32)
-    shares = covered(boxes, painted)
+    shares = covered(boxes, painted, GROW)
     assert shares[:3].tolist() == [1.0, 1.0, 0.0] and 0.2 < shares[3] < 0.3
-    assert covered(boxes, painted[:0]).tolist() == [0.0] * 4
+    assert covered(boxes, painted[:0], GROW).tolist() == [0.0] * 4
 
 
-def test_beside_a_hidden_person_nothing_is_covered() -> None:
-    person = [100, 100, 200, 400]
-    boxes = np.array([[100, 100, 200, 400], [200, 100, 230, 140]], np.float32)
+def test_a_face_that_reaches_out_of_a_hidden_person_is_new_and_one_that_reaches_out_of_a_face_is_not() -> None:
+    region = [100, 100, 200, 400]
+    boxes = np.array([[100, 100, 200, 400], [150, 200, 230, 280], [300, 100, 330, 140]], np.float32)
     for kind, beside in ((None, True), ("person", False)):
-        shares = covered(boxes, painted_box({"kind": kind}, person)[None])
-        assert shares[0] == pytest.approx(1) and (shares[1] > 0) == beside
+        assert known(boxes, [({"kind": kind}, region)]).tolist() == [True, beside, False]
+    assert known(boxes, []).tolist() == [False] * 3

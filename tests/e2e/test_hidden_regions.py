@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from anonlib.audit.evidence.published import read_published
+from anonlib.audit.leaks.images import compare_with_originals
 from anonlib.audit.leaks.scan import OUTSIDE, scan_leaks
+from anonlib.audit.sheet import draw
 from anonlib.config import load_config
 from anonlib.errors import ConfigError, ModelMissing
 from anonlib.faces.hidden import KINDS, network_of, seen_in
@@ -18,9 +21,10 @@ from anonlib.faces.regions import Regions
 from anonlib.job import Job
 from anonlib.models.cache import model_bytes, model_path
 from anonlib.models.runtime import ON_ONE_CORE
-from anonlib.storage import open_storage
+from anonlib.storage import StorageOptions, open_storage
 from anonlib.terminal import claim_rows
 from anonlib.verification.release import unproved, verify
+from anonlib.workspace.layout import open_stores
 from tests.support import clips, photos
 from tests.support.packs import yolo
 from tests.support.runs import Run, by_key, run_job
@@ -70,6 +74,14 @@ def test_text_is_hidden_counted_and_not_found_again(how: str, again: bool | None
     assert any("what it missed stays as it was" in text for _, text in claim_rows(certificate))
     assert any("that every text was found" in text for text in unproved(verify(open_storage(str(done.output)))))
     assert not any(line.found for line in scan_leaks(Job(done.config)) if line.name == OUTSIDE)
+    compared = compare_with_originals(str(done.output), str(tmp_path / "input"), StorageOptions())
+    assert compared == ({"same": 1}, "")
+    ((*_, face, _),), total = draw(open_stores(done.config), 40, 0)
+    assert (face["kind"], total, len(read_published(Job(done.config)).faces)) == (None, 1, 1)
+    beside, original = max(text["box"][3] for text in texts) + 2, signed()
+    original[beside, 22:298] ^= 128
+    (tmp_path / "input" / "a.png").write_bytes(photos.encoded(original, "PNG"))
+    assert compare_with_originals(str(done.output), str(tmp_path / "input"), StorageOptions())[0] == {"changed": 1}
 
 
 def test_nothing_of_a_person_is_left_and_the_face_in_it_keeps_its_row(tmp_path: Path) -> None:
@@ -138,12 +150,13 @@ def _as_regions(box: list[int]) -> Regions:
         ({"plate": "solid"}, r"hide.plate: needs `path`"),
         ({"text": {"path": "x.onnx"}}, r"hide.text.path: is not a key"),
         ({"face": "fill"}, r"hide.face and method.name both say"),
+        ({"person": "fill"}, r"hide.person: would hide faces that spare or input.boxes_ignore keep"),
     ],
 )
 def test_what_cannot_be_hidden_is_a_sentence_before_the_run(hide: dict[str, Any], sentence: str) -> None:
     places = {name: {"uri": name} for name in ("input", "output", "workspace")}
     with pytest.raises(ConfigError, match=sentence):
-        load_config(places | {"method": {"name": "solid"}, "hide": hide})
+        load_config(places | {"method": {"name": "solid"}, "hide": hide, "spare": {"people": "friends"}})
 
 
 def test_a_missing_network_is_a_sentence_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,3 +105,9 @@ def test_an_area_ignores_what_lies_in_it_if_the_job_says_so_and_never_a_given_bo
     found = Regions(boxes, np.ones(3, np.float32), np.zeros((3, 5, 2), np.float32))
     value = [{"box": [0, 0, 50, 100], "kind": "ignore"}, {"box": [10, 60, 30, 80]}]
     assert joined(found, given_regions(value, SIZE, settings()), ignore=ignore).kinds == kinds
+
+
+def test_text_in_an_ignore_area_stays_a_text_that_is_hidden() -> None:
+    found = Regions.of_kind("text", np.array([[10, 10, 30, 30]], np.float32), np.ones(1, np.float32))
+    value = [{"box": [0, 0, 50, 100], "kind": "ignore"}]
+    assert joined(found, given_regions(value, SIZE, settings()), ignore=True).kinds == ("text",)

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
-from anonlib.errors import ModelUnusable
-from anonlib.faces.hidden import KINDS, network_of, seen_in
+from anonlib.errors import ConfigError, ModelUnusable
+from anonlib.faces.hidden import KINDS, least_side, network_of, open_hidden, own_networks, seen_in
 from anonlib.faces.plate import PlateDetector
 from anonlib.faces.regions import Regions, overlaps
 from anonlib.models.cache import model_bytes
+from anonlib.models.requirements import own_terms
 from anonlib.models.runtime import ON_ONE_CORE
 from tests.support import photos
 from tests.support.packs import scrfd, yolo
+from tests.support.runs import job
 
 
 @pytest.mark.parametrize("layout", ["v8", "v5", "end"])
@@ -30,6 +33,40 @@ def test_a_plate_is_where_each_layout_of_yolo_says(layout: str, tmp_path: Path) 
     assert found.kinds == ("plate",) and len(none) == 0
     (shrunk,) = detector.detect([street], [(640, 1280)])
     assert shrunk.boxes[0] == pytest.approx(larger.boxes[0], abs=0.1)
+
+
+@pytest.mark.parametrize("size", [(320, 640), (1920, 1600)])
+def test_photos_are_decoded_at_the_size_that_the_users_network_sees(size: tuple[int, int], tmp_path: Path) -> None:
+    network = yolo(tmp_path / "plates.onnx", size=size)
+    settings = job("in", tmp_path, detector={"side": 320}, hide={"plate": {"method": "solid", "path": str(network)}})
+    assert least_side(settings, open_hidden(settings, own_networks(settings))) == max(size)
+
+
+@pytest.mark.parametrize(
+    ("terms", "restricted"),
+    [
+        ({"licence": "Ultralytics " * 9 + "AGPL-3.0"}, "AGPL-3.0"),
+        ({"license": "see below", "Licence": "GNU Affero\nGeneral Public License v3"}, "Affero General Public"),
+        ({"license": "GNU General Public License v3.0"}, "General Public"),
+        ({"license": "non commercial use only"}, "non commercial"),
+        ({"license": "academic use only"}, "academic"),
+        ({"license": "CC_BY_NC_4"}, "NC"),
+        ({"license": "GNU Lesser General Public License v2.1"}, None),
+        ({"license": "Apache-2.0"}, None),
+    ],
+)
+def test_terms_that_bind_are_found_wherever_the_network_states_them(
+    terms: dict[str, str], restricted: str | None, tmp_path: Path
+) -> None:
+    model = onnx.load(yolo(tmp_path / "plates.onnx"))
+    onnx.helper.set_model_props(model, terms)
+    data = model.SerializeToString()
+    if restricted is None:
+        assert own_terms("plate", data, ()) == terms["license"]
+        return
+    with pytest.raises(ConfigError, match=f"plate says in its metadata .*{restricted}"):
+        own_terms("plate", data, ["scrfd"])
+    assert len(own_terms("plate", data, ["plate"]) or "") in range(1, 81)
 
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
+from anonlib.anonymizer import Anonymizer
 from anonlib.config import DetectorConfig
 from anonlib.errors import ConfigError
 from anonlib.faces.detect import detector_file, open_detector
@@ -16,6 +18,7 @@ from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.synthesis.redact import GREY
 from anonlib.verification.release import verify
+from anonlib.workspace.schemas import RELEASED
 from tests.support import photos
 from tests.support.packs import arcface, scrfd
 from tests.support.runs import job, manifest, run_job
@@ -44,6 +47,17 @@ def test_boxes_and_landmarks_are_in_px_of_the_photo(tmp_path: Path, size: tuple[
     assert len(none) == 0 and none.landmarks.shape == (0, 5, 2)
     (of_view,) = detector.detect([photo()], [(640, 1280)])
     assert of_view.boxes.tolist() == [[128, 64, 256, 256]]
+
+
+def test_an_anonymizer_asks_for_the_terms_of_a_users_network(tmp_path: Path) -> None:
+    model = onnx.load(scrfd(tmp_path / "det.onnx"))
+    onnx.helper.set_model_props(model, {"license": "AGPL-3.0"})
+    onnx.save(model, tmp_path / "det.onnx")
+    detector = {"name": "scrfd", "path": str(tmp_path / "det.onnx")}
+    with pytest.raises(ConfigError, match=r"under 'AGPL-3.0'; if that is allowed here, add scrfd to accept_licences"):
+        Anonymizer("solid", detector=detector)
+    treated = Anonymizer("solid", detector=detector, accept_licences=["scrfd"])({"image": [photo()]})
+    assert treated["status"].tolist() == [RELEASED]
 
 
 def test_a_job_hides_what_the_users_network_finds_and_names_its_digest(tmp_path: Path) -> None:

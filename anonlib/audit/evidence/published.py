@@ -155,9 +155,10 @@ def read_published(job: Job, *, truth_field: str | None = None) -> Published:
             mains = ((main_of(by_key.get(photo.key, ()), labelled=False), photo) for photo in job.dataset.read(shard))
             truth = {main["face_id"]: label(photo, truth_field) for main, photo in mains if main is not None}
         shown = [sample for sample in samples if not sample.quarantined]
-        outcomes = [row for sample in shown for row in sample.row["faces"]]
-        manifests.append(pa.Table.from_pylist(outcomes, pa.schema(list(MANIFEST_FACE))))
-        scanned = [row for sample in shown for row in sample.faces]
+        pairs = [pair for sample in shown for pair in zip(sample.row["faces"], sample.faces, strict=True)]
+        pairs = [(outcome, row) for outcome, row in pairs if outcome.get("kind") is None]
+        manifests.append(pa.Table.from_pylist([outcome for outcome, _ in pairs], pa.schema(list(MANIFEST_FACE))))
+        scanned = [row for _, row in pairs]
         faces += [row["face_id"] for row in scanned]
         names += [truth.get(row["face_id"]) if truth_field else row["label"] for row in scanned]
     if truth_field and not any(names):
