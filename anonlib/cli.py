@@ -406,7 +406,9 @@ def _names(selection: str) -> tuple[str, ...]:
     from anonlib.models.catalog import MODELS, SETS
 
     if selection not in (*SETS, *MODELS):
-        raise typer.BadParameter(f"there is none; {suggestion(selection, (*SETS, *MODELS))}", param_hint="--set")
+        raise typer.BadParameter(
+            f"there is no '{selection}'; {suggestion(selection, (*SETS, *MODELS))}", param_hint="--set"
+        )
     return SETS.get(selection, (selection,))
 
 

@@ -33,7 +33,6 @@ class Reason(StrEnum):
     NOT_A_FILE = "not-a-file", "the name leads to a link, a folder or a device, not to a file"
     LINK = "link", "the file is a link that leads out of the input or nowhere, and links are not followed"
     NO_IMAGE = "no-image", "the sample has no image"
-    SEVERAL_IMAGES = "several-images", "the sample has several images; name one with input.image_field"
     ONLY_A_PATH = "only-a-path", "the image is only a path to another file"
     STRAY_SIDECARS = (
         "stray-sidecars",

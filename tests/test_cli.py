@@ -106,7 +106,7 @@ def test_what_a_person_can_mend_is_a_sentence_and_exit_code_1(
 def test_wrong_usage_is_exit_code_2() -> None:
     assert CLI.invoke(app, ["run", "--k", "many"]).exit_code == 2
     done = CLI.invoke(app, ["models", "pull", "--set", "centrface"])
-    assert done.exit_code == 2 and "did you mean centerface?" in done.stderr
+    assert done.exit_code == 2 and "there is no 'centrface'; did you mean centerface?" in done.stderr
 
 
 def test_the_stages_alone_make_a_job_and_each_refuses_what_it_lacks(small: JobConfig, tmp_path: Path) -> None:

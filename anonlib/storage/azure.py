@@ -82,11 +82,14 @@ class AzureStorage(ObjectStorage):
         try:
             yield
         except HttpResponseError as error:
-            code = str(error.error_code)
-            if code.endswith("ContainerNotFound"):
+            code = error.error_code
+            if code == "ContainerNotFound":
                 where = (self.bucket, None)
-            if code.endswith("BlobArchived"):
+            if code == "BlobArchived":
                 raise AccessDenied(f"{where[0]} is archived; rehydrate it, and run again.", path=where[1]) from error
+            if code == "InvalidBlockList":
+                # Another writer of the same blob has ended its upload, which drops our blocks.
+                raise Unavailable(f"Another upload of {where[0]} came between; run again.", path=where[1]) from error
             # Without a status no credential could be had at all.
             raise refused(error.status_code or 401, verb, where, _SERVICE) from error
         except AzureError as error:
@@ -95,7 +98,7 @@ class AzureStorage(ObjectStorage):
     def _get(self, key: str, start: int, stop: int | None, etag: str | None) -> Body:
         assert stop is not None and etag is not None, "it is read in blocks of one version"
         only = {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
-        data = self.client.download_blob(key, offset=start, length=stop - start, **only).readall()
+        data = self.client.download_blob(key, start, stop - start, decompress=False, **only).readall()
         return Body(io.BytesIO(data), len(data), etag)
 
     def _head(self, key: str) -> tuple[StoredObject, str | None]:

@@ -50,6 +50,8 @@ class GoogleStorage(ObjectStorage):
         self.bucket = bucket
 
     def _new_client(self) -> Any:
+        if self._options.requester_pays:
+            raise StorageError(f"storage.requester_pays is for S3 alone; leave it out for {self.uri}.")
         try:
             credentials = AnonymousCredentials() if self._options.anonymous else None
             client = storage.Client(project="anonlib", credentials=credentials)

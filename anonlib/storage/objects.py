@@ -251,6 +251,8 @@ class RangeReader(io.RawIOBase):
     def _open(self, start: int, stop: int | None) -> Body:
         answer = self._get(start, stop, self._etag)
         self._etag, self._body = answer.etag, answer.stream
+        if stop is not None and answer.size != stop - start:
+            raise OSError(f"{answer.size} bytes came for a range of {stop - start}")
         return answer
 
     def _drop(self) -> None:
@@ -293,9 +295,9 @@ class RangeReader(io.RawIOBase):
                 cause = error
                 continue
             if count:
+                if self._offset + count >= self._body_end:
+                    self._finish()
                 self._offset += count
-                if self._offset >= self._body_end:
-                    self._drop()
                 return count
         self._drop()
         if isinstance(cause, Unavailable):
@@ -313,6 +315,18 @@ class RangeReader(io.RawIOBase):
         chunk = self._body.read(min(len(view), self._body_end - self._offset))
         view[: len(chunk)] = chunk
         return len(chunk)
+
+    def _finish(self) -> None:
+        """Read on past the last byte of an answer, where a client checks its sum.
+
+        Bytes of it have been handed out, so it is not asked for again; raises Unavailable.
+        """
+        try:
+            self._body.read(1)
+        except OSError as error:
+            raise Unavailable(f"{self._name} was cut off at its end; run again.") from error
+        finally:
+            self._drop()
 
     def close(self) -> None:
         self._drop()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, IncompleteReadError
+from botocore.httpchecksum import Crc32Checksum, StreamingChecksumBody
 
 from anonlib.errors import AccessDenied, Changed, NotFound, StorageError, Unavailable, VersionsRemain
 from anonlib.storage import Storage, StorageOptions, open_storage
@@ -178,12 +179,36 @@ def test_a_body_that_never_comes_is_given_up(fault: Exception | None, monkeypatc
 
     def get(start: int, stop: int | None, etag: str | None) -> Body:
         asked.append((start, stop, etag))
-        return Body(S3Stream(Cut()), 10, "e")
+        return Body(S3Stream(Cut()), (stop or 10) - start, "e")
 
     with pytest.raises(StorageError, match="stopped after 4 of 10 bytes") as caught:
         io.BufferedReader(RangeReader(get, "s3://b/x", None)).read()
     assert one_sentence(caught.value)
     assert asked[2:] == [(4, 10, "e")] * 4
+
+
+@pytest.mark.parametrize("size", [3, 3 << 20])
+def test_an_answer_whose_checksum_differs_at_its_end_is_not_taken_and_not_asked_for_again(size: int) -> None:
+    sent, asked = bytes(size), []
+
+    def get(start: int, stop: int | None, etag: str | None) -> Body:
+        asked.append(start)
+        body = StreamingChecksumBody(io.BytesIO(sent), size, Crc32Checksum(), of)
+        return Body(S3Stream(body), size, "e")
+
+    of = Crc32Checksum().handle(sent)
+    assert io.BufferedReader(RangeReader(get, "s3://b/x", None)).read() == sent
+    of = Crc32Checksum().handle(b"another")
+    with pytest.raises(Unavailable, match="does not match its checksum"):
+        io.BufferedReader(RangeReader(get, "s3://b/x", None)).read()
+    assert asked == [0, 0]
+
+
+def test_a_server_that_answers_a_range_with_the_whole_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
+    reader = RangeReader(lambda *_: Body(io.BytesIO(bytes(10)), 10, "e"), "s3://b/x", "e", 10, block=4)
+    with pytest.raises(Unavailable, match="stopped after 0 of 10 bytes"):
+        reader.read(4)
 
 
 # Answers that are lost, cut or refusals.
