@@ -104,7 +104,8 @@ def beard(residual: Floats, face: Mask, grid: Floats, eye_distance: float) -> Fl
     below = (grid[..., 1] > (mouth + chin) / 2) & (np.abs(grid[..., 0] - SIZE / 2) < half)
     brightness = brightness_of(residual)
     hair = below & (brightness < -_STUBBLE[0]) & (_roughness(brightness, face, eye_distance) > _STUBBLE[1])
-    if hair[below & face].mean() < _BEARDED:
+    chin = hair[below & face]
+    if not chin.any() or chin.mean() < _BEARDED:
         return np.zeros_like(brightness)
     near = cv2.distanceTransform(np.uint8(1) - face, cv2.DIST_L2, 5) < _STRAP * eye_distance
     width = max(0.6, 0.03 * eye_distance)
