@@ -22,8 +22,8 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from anonlib.errors import ConfigError, suggestion
-from anonlib.storage import StorageOptions
+from anonlib.errors import ConfigError, StorageError, suggestion
+from anonlib.storage import StorageOptions, parse_uri
 
 SHARDS_OF_A_GPU = 4
 """Shards that an actor with a GPU works on at once, so that the GPU computes while others decode and paste."""
@@ -431,8 +431,13 @@ class JobConfig(_Frozen):
         places = {"output": self.output.uri, "workspace": self.workspace.uri, "input": self.input.uri}
         if self.ledger:
             places = {"ledger": self.ledger.uri} | places
+        for name, uri in places.items():
+            try:
+                parse_uri(uri)
+            except StorageError as error:
+                raise ValueError(f"{name}: {error}") from None
         for first, second in combinations(places, 2):
-            a, b = (absolute(places[name]) for name in (first, second))
+            a, b = comparable(places[first], places[second])
             if a == b or a.startswith(b + "/") or (second != "input" and b.startswith(a + "/")):
                 raise ValueError(
                     f"{first} ({places[first]}) and {second} ({places[second]}) must be separate places: workspace "
@@ -495,11 +500,12 @@ def no_job() -> JobConfig:
     return JobConfig.model_validate({name: {"uri": uri} for name, uri in places.items()})
 
 
-def absolute(uri: str) -> str:
-    """A place without a trailing slash, a local one from the root, so that two spellings can be compared."""
-    if "://" in uri and not uri.startswith("file://"):
-        return uri.rstrip("/")
-    return str(Path(uri.removeprefix("file://")).absolute()).rstrip("/")
+def comparable(first: str, second: str) -> tuple[str, str]:
+    """Two places in one spelling; an account at Azure counts if both name one, since the environment may name it."""
+    (root, path), (other_root, other_path) = parse_uri(first), parse_uri(second)
+    if "@" not in root or "@" not in other_root:
+        root, other_root = root.partition("@")[0], other_root.partition("@")[0]
+    return f"{root}/{path}".rstrip("/"), f"{other_root}/{other_path}".rstrip("/")
 
 
 def load_config(

@@ -7,7 +7,7 @@ from the clients' usual environment and are never held by our objects, so a pick
 """
 
 from anonlib.storage.base import OURS, Probe, Storage, StorageOptions, StoredObject
-from anonlib.storage.uri import expand, join_uri, open_storage, read_file
+from anonlib.storage.uri import expand, join_uri, open_storage, parse_uri, read_file
 
 __all__ = [
     "OURS",
@@ -18,5 +18,6 @@ __all__ = [
     "expand",
     "join_uri",
     "open_storage",
+    "parse_uri",
     "read_file",
 ]

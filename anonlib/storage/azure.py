@@ -1,9 +1,9 @@
 """A container of Azure's blob storage, or a prefix in one, as a Storage.
 
 A claim is an upload with If-None-Match, at the end of its blocks if it has several. An account comes from the URI
-(`abfs://container@account.dfs.core.windows.net/prefix`) or from `AZURE_STORAGE_ACCOUNT`, its key or signature from
-`AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`; `AZURE_STORAGE_CONNECTION_STRING` holds all of it. Without a key the
-identity of the process or of the machine counts.
+(`abfs://container@account.dfs.core.windows.net/prefix`) or from `AZURE_STORAGE_ACCOUNT`. `AZURE_STORAGE_KEY` or
+`AZURE_STORAGE_SAS_TOKEN` are of the account in `AZURE_STORAGE_ACCOUNT`, and sent to no other; elsewhere, and without
+them, the identity of the process or of the machine counts. `AZURE_STORAGE_CONNECTION_STRING` holds all of it.
 """
 
 from __future__ import annotations
@@ -57,21 +57,22 @@ class AzureStorage(ObjectStorage):
 
     def _new_client(self) -> Any:
         given, anonymous = os.environ.get, self._options.anonymous
-        whole, account = given("AZURE_STORAGE_CONNECTION_STRING"), given("AZURE_STORAGE_ACCOUNT")
+        whole, account = given("AZURE_STORAGE_CONNECTION_STRING"), given("AZURE_STORAGE_ACCOUNT", "")
         host = self._host.replace(".dfs.", ".blob.") or (account and f"{account}.blob.core.windows.net")
         key = given("AZURE_STORAGE_KEY") or given("AZURE_STORAGE_SAS_TOKEN")
         try:
             if whole and not self._host and not anonymous:
                 client = ContainerClient.from_connection_string(whole, self.bucket, **_HOW)
-            elif host:
-                credential = None if anonymous else key or DefaultAzureCredential()
+            elif host and (account or anonymous or not key):
+                is_its_key = host.partition(".")[0] == account
+                credential = None if anonymous else (is_its_key and key) or DefaultAzureCredential()
                 client = ContainerClient(f"https://{host}", self.bucket, credential, **_HOW)
             else:
                 raise ValueError("no account")
         except ValueError as error:
             raise StorageError(
                 f"No usable Azure account for {self.uri}: write abfs://container@account.dfs.core.windows.net/prefix, "
-                "or set AZURE_STORAGE_ACCOUNT or AZURE_STORAGE_CONNECTION_STRING."
+                "or set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT, which a key or signature needs, too."
             ) from error
         finalize(self, client.close)
         return client

@@ -23,11 +23,16 @@ _SERVICES = {
     "s3": ("s3", "S3Storage", ""),
     "gs": ("gs", "GoogleStorage", "gs"),
     "abfs": ("azure", "AzureStorage", "azure"),
-    "az": ("azure", "AzureStorage", "azure"),
+    "az": ("azure", "AzureStorage", "azure"),  # another name of abfs
     "hf": ("hub", "HubStorage", "hf"),
 }
 """The module here, its class and the extra of pip that brings its client, by scheme."""
 _BUCKET = re.compile(rf"({'|'.join(_SERVICES)})://([^/]*)/?(.*)", re.DOTALL)
+_AZURE = re.compile(
+    r"([^@]+)@([a-z0-9]{3,24})\.(?:dfs|blob)\.(core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net))"
+)
+_DATASET = re.compile(r"datasets/[^/@]+/[^/@]+(?:@(?:refs/(?:convert|pr)/[^/]+|[^/]+))?")
+_SECRET = re.compile(r"[^/]*://([^/]*:[^/]*@|.*[?&](sig|[\w-]*signature)=)", re.DOTALL | re.IGNORECASE)
 _PLACES = "a local path, s3://bucket/prefix, gs://, abfs:// or (to read) hf://datasets/owner/name"
 _GLOB = re.compile(r"[*?[]")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -36,17 +41,25 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 def parse_uri(uri: str) -> tuple[str, str]:
     """('s3://bucket', 'prefix/name') of an S3 URI, ('', 'absolute/path') of a local one; raises StorageError.
 
-    Keys are taken as they are written, without percent-decoding; file:// URIs are decoded.
+    Keys are taken as they are written, without percent-decoding; file:// URIs are decoded. Azure's places have one
+    spelling: abfs://container, or abfs://container@account.dfs.core.windows.net.
     """
+    if _SECRET.match(uri):
+        raise StorageError(
+            "A location that holds a password or a signature is not taken (nor repeated here): leave it out, and set "
+            "the credentials in the environment (docs/operations.md)."
+        )
     if found := _BUCKET.fullmatch(uri):
         scheme, bucket, prefix = found.groups()
         if scheme == "hf":
-            parts = [bucket, *prefix.split("/")]
-            if bucket != "datasets" or len(parts) < 3 or not all(parts[:3]):
+            dataset = _DATASET.match(whole := f"{bucket}/{prefix}")
+            if dataset is None or whole[dataset.end() :][:1] not in ("", "/"):
                 raise StorageError(f"'{uri}' names no dataset: write hf://datasets/owner/name/prefix.")
-            bucket, prefix = "/".join(parts[:3]), "/".join(parts[3:])
+            bucket, prefix = dataset[0], whole[dataset.end() :]
         if not bucket:
             raise StorageError(f"'{uri}' names no bucket: write {scheme}://bucket/prefix.")
+        if scheme in ("abfs", "az"):
+            scheme, bucket = "abfs", _container(bucket)
         return f"{scheme}://{bucket}", prefix.strip("/")
     if uri.startswith("file://"):
         file = urlsplit(uri)
@@ -58,6 +71,19 @@ def parse_uri(uri: str) -> tuple[str, str]:
     if not uri:
         raise StorageError(f"A location is empty: write {_PLACES}.")
     return "", str(Path(uri).expanduser().absolute()).removeprefix("/")
+
+
+def _container(name: str) -> str:
+    """A container, and its account if it is named; raises StorageError for a host that may not get credentials."""
+    if "@" not in name:
+        return name
+    if (found := _AZURE.fullmatch(name)) is None:
+        raise StorageError(
+            "A location at Azure names a host that is no storage account there: write "
+            "abfs://container@account.dfs.core.windows.net/prefix. An emulator is named by "
+            "AZURE_STORAGE_CONNECTION_STRING alone."
+        )
+    return f"{found[1]}@{found[2]}.dfs.{found[3]}"
 
 
 def join_uri(base: str, name: str) -> str:

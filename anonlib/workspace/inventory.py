@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from anonlib.config import JobConfig, StorageConfig, absolute, load_config
+from anonlib.config import JobConfig, StorageConfig, comparable, load_config
 from anonlib.datasets import Shard
 from anonlib.errors import AccessDenied, ConfigError, JobError, NotFound
 from anonlib.models.requirements import best_precision
@@ -136,7 +136,8 @@ def named_job(file: Path | None, overrides: Mapping[str, Any]) -> JobConfig:
             raise JobError(f"the workspace {workspace.uri} was purged, and nothing of the job is left there") from None
         raise ConfigError(f"the workspace {workspace.uri} keeps no job; name the job file") from None
     flags = dict(overrides)
-    if (output := flags.pop("output.uri", None)) is not None and absolute(output) != absolute(kept.output.uri):
+    output = flags.pop("output.uri", None)
+    if output is not None and len(set(comparable(output, kept.output.uri))) > 1:
         # Draws and pseudonyms of a release without a name hang on the place where it was made.
         flags = {"output.release": kept.output.release or kept.output.uri.rstrip("/"), **flags, "output.uri": output}
     return load_config(kept.model_dump(mode="json"), flags)

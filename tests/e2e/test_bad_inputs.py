@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,24 @@ def test_places_inside_each_other_are_refused(tmp_path: Path, output: str, works
     places = {"input": "input", "output": output, "workspace": workspace}
     with pytest.raises(ConfigError, match="must be separate places"):
         load_config({name: {"uri": str(tmp_path / place)} for name, place in places.items()})
+
+
+@pytest.mark.parametrize(
+    ("output", "workspace", "refused"),
+    [
+        ("abfs://c/out", "az://c/out/work", True),
+        ("abfs://c@acc.dfs.core.windows.net/out", "abfs://c@acc.blob.core.windows.net/out/work", True),
+        ("abfs://c/out", "abfs://c@acc.dfs.core.windows.net/out/work", True),
+        ("abfs://c@acc.dfs.core.windows.net/out", "abfs://c@other.dfs.core.windows.net/out/work", False),
+        ("abfs://c/out", "abfs://c/outside", False),
+        ("s3://b/out", "s3://b//out/work", True),
+        ("/data/a b", "file:///data/a%20b/work", True),
+    ],
+)
+def test_one_place_in_two_spellings_is_one_place(output: str, workspace: str, refused: bool) -> None:
+    places = {name: {"uri": uri} for name, uri in {"input": "a", "output": output, "workspace": workspace}.items()}
+    with pytest.raises(ConfigError, match="must be separate places") if refused else nullcontext():
+        load_config(places)
 
 
 def test_an_inventory_that_was_cut_short_is_written_by_the_next_run(source: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from anonlib.errors import Changed, LinkRefused, NotAFile, NotFound, StorageError
+from anonlib.config import load_config
+from anonlib.errors import Changed, ConfigError, LinkRefused, NotAFile, NotFound, StorageError
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.storage.local import REFUSED_LINK, LocalStorage
 from anonlib.storage.objects import ObjectStorage
@@ -178,6 +179,28 @@ def test_a_location_that_makes_no_sense_is_a_sentence(uri: str) -> None:
     with pytest.raises(StorageError) as caught:
         open_storage(uri)
     assert one_sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "abfs://c@hunter2.example.org/p",
+        "az://c@hunter2.dfs.core.windows.net.example.org/p",
+        "abfs://c@x.hunter2.dfs.core.windows.net/p",
+        "abfs://c@hunter2@account.dfs.core.windows.net/p",
+        "abfs://me:hunter2@account.dfs.core.windows.net/p",
+        "s3://me:hunter2@bucket/p",
+        "https://account.blob.core.windows.net/c?sv=2026&sig=hunter2",
+        "s3://bucket/x.tar?X-Amz-Signature=hunter2",
+    ],
+)
+def test_a_secret_in_a_location_or_a_host_that_may_get_none_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        open_storage(uri)
+    assert one_sentence(caught.value) and "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match="workspace: ") as refused:
+        load_config({"input": {"uri": "a"}, "output": {"uri": "b"}, "workspace": {"uri": uri}})
+    assert "hunter2" not in str(refused.value)
 
 
 def test_file_uris_and_relative_paths_mean_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

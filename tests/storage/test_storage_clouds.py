@@ -138,6 +138,28 @@ def test_no_credentials_at_all_is_a_sentence(uri: str, monkeypatch: pytest.Monke
     assert str(caught.value).endswith(".")
 
 
+def test_a_key_or_a_signature_of_azure_is_sent_to_its_own_account_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+
+    def reached(uri: str) -> tuple[str, bool]:
+        place = open_storage(uri)
+        assert isinstance(place, AzureStorage)
+        return place.client.url, type(place.client.credential).__name__ != "DefaultAzureCredential"
+
+    own, other = "abfs://c@mine.blob.core.windows.net", "az://c@other.dfs.core.chinacloudapi.cn"
+    for name, value in {"AZURE_STORAGE_KEY": "c2VjcmV0", "AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=secret"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(StorageError, match="AZURE_STORAGE_ACCOUNT"):
+                reached(other)
+            patch.setenv("AZURE_STORAGE_ACCOUNT", "mine")
+            assert reached(other) == ("https://other.blob.core.chinacloudapi.cn/c", False)
+            for uri in (own, "abfs://c"):
+                url, used = reached(uri)
+                assert url.startswith("https://mine.blob.core.windows.net/c") and used
+
+
 def test_a_key_of_aws_is_refused_elsewhere(cloud: Cloud, place: Storage) -> None:
     other = open_storage(place.uri, StorageOptions(kms_key="alias/x"))
     for write in (other.publish, other.claim):
