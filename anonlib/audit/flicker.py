@@ -38,6 +38,10 @@ class Flicker:
             seen.append(np.stack([moved[:, 0], np.linalg.norm(moved[:, 1:], axis=1)]))
         self._last[track] = old.index, values
 
+    def end_clip(self) -> None:
+        """Forget the last frames, whose tracks have ended."""
+        self._last.clear()
+
     def words(self) -> str:
         """The two changes over the original's: the median of the tracks, and the most."""
         changes = [np.mean(seen, axis=0) for seen in self._changes.values() if len(seen) >= LEAST]

@@ -1,4 +1,5 @@
-"""Runs a model's ONNX with the same numbers every time: by OpenVINO on a CPU, by onnxruntime or torch on a GPU.
+"""Runs a model's ONNX with the same numbers every time: by OpenVINO on a CPU (CenterFace by onnxruntime where
+there is no AVX-512), by onnxruntime or torch on a GPU.
 
 Precision and the one thread of a call are fixed, and a row's output does not depend on the batch around it. A GPU's
 libraries choose another algorithm for another number of rows, so there every piece is filled up to the same number.

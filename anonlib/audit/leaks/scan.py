@@ -356,6 +356,7 @@ class _LeakScan:
                             self._count(LEFT, where, left)
         except (ImageProblem, ValueError):  # it cannot be read, or has another number of frames or another size
             self._count(OUTSIDE, where, True)
+        flicker.end_clip()
 
     def _compare(self, before: Picture, after: Picture, sample: ReleasedSample, where: str) -> NDArray[np.bool_] | None:
         """Compare px of faces: the manifest says what was done, the scan where; the px (H, W) that may have changed."""
