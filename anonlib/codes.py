@@ -60,6 +60,7 @@ class Reason(StrEnum):
     NO_BOXES = "no-boxes", "it has no boxes (input.boxes_field), and the job has no detector"
     BAD_BOXES = "bad-boxes", "its boxes (input.boxes_field) cannot be read, or lie outside it"
     SCAN_FAILED = "scan-failed", "the scan of the image failed"
+    TOO_MANY_REGIONS = "too-many-regions", "it has more than 4,000 faces and other regions to hide"
     NOT_SCANNED = "not-scanned", "the image was not there when the dataset was scanned"
     CHANGED = "changed", "the image is not the one that was scanned"
     REPLACE_FAILED = "replace-failed", "replacing a face failed"

@@ -276,9 +276,9 @@ class ClipRenderer:
             if meshes and face.tries and found is None:
                 self._hide(of_frame, "no mesh fits in this frame")
             faces[number] = of_frame
-        boxes = np.array([face.reach for face in faces.values()], np.float32).reshape(-1, 4)
+        reaches = np.array([face.reach for face in faces.values()], np.float32).reshape(-1, 4)
         for row, of_frame in enumerate(faces.values()):
-            of_frame.others = np.delete(boxes, row, axis=0)
+            of_frame.reaches, of_frame.number = reaches, row
         out = frame.rgb.copy() if faces else frame.rgb
         return ImageState(clip.sample, frame.picture, list(faces.values()), out), faces
 

@@ -282,9 +282,9 @@ class RenderStage:
             painted = decision or any(face.method != KEPT for face in faces)
             photo = ImageState(sample, picture, faces, picture.rgb.copy() if painted else picture.rgb)
             carry_out(decision, photo, self.fallback.kind)
-            boxes = np.array([face.reach for face in faces], np.float32).reshape(-1, 4)
+            reaches = np.array([face.reach for face in faces], np.float32).reshape(-1, 4)
             for number, face in enumerate(faces):
-                face.others = np.delete(boxes, number, axis=0)
+                face.reaches, face.number = reaches, number
             readable.append(photo)
         return readable
 

@@ -51,8 +51,8 @@ _SAME_PLACE = 0.35
 @dataclass
 class FaceState:
     """One face of the plan on its way through: what to do, what was done, what was found (`findings`: see RENDERED);
-    `others` (n, 4): the boxes of the photo's other faces; `of_clip`: its columns of OF_CLIP; `kind`: of a region that
-    is no face and that the job hides."""
+    `reaches` (n, 4): what is painted of all faces of the photo, this one's at `number`; `of_clip`: its columns of
+    OF_CLIP; `kind`: of a region that is no face and that the job hides."""
 
     planned: dict[str, Any]
     method: str
@@ -65,7 +65,8 @@ class FaceState:
     why: str = MATCHED
     findings: list[dict[str, Any]] = field(default_factory=list)
     detected_again: bool | None = None
-    others: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    reaches: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    number: int = 0
     of_clip: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,6 +82,11 @@ class FaceState:
     def reach(self) -> NDArray[np.float32]:
         """The box (4,) whose ellipse holds all that is painted."""
         return self.box if self.kind is None else around(self.box[None])[0]
+
+    @property
+    def others(self) -> NDArray[np.float32]:
+        """The boxes (n - 1, 4) of the photo's other faces."""
+        return np.asarray(self.reaches[np.arange(len(self.reaches)) != self.number])
 
     @property
     def mesh(self) -> NDArray[np.float32]:

@@ -35,6 +35,8 @@ from anonlib.stages.spare import Consents
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
 
+MOST_REGIONS = 4000
+"""Regions of a photo, each of which takes milliseconds to hide; a photo with more is quarantined."""
 MOST_FIELDS = 1000
 Row = dict[str, Any]
 ReadSample = tuple[Sample, Picture | ClipInfo | ImageProblem]
@@ -255,6 +257,10 @@ class ScanStage:
             found = [together(of_photo) for of_photo in zip(*several, strict=True)]
         ignore = self.job.input.boxes_ignore
         found = [joined(regions, given, ignore=ignore) for (_, _, _, given), regions in zip(photos, found, strict=True)]
+        for number, (_, _, row, _) in enumerate(photos):
+            if len(found[number]) > MOST_REGIONS:
+                found[number] = NO_REGIONS
+                row.update(reason=Reason.TOO_MANY_REGIONS, problem=Reason.TOO_MANY_REGIONS.meaning)
         faces = [regions.faces for regions in found]
         with current().timed("describe"):
             described = self.describer.describe(pixels, faces) if self.describer else [[{}] * len(f) for f in faces]

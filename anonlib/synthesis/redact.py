@@ -92,26 +92,35 @@ def redact(image: Pixels, box: Floats, how: str, others: Floats | None = None, w
     cv2.copyTo(hidden, mask, view)
 
 
-def covered(boxes: Floats, size: tuple[int, int], whole: bool = False) -> Mask:
-    """The px (H, W) under the ellipses of boxes (n, 4); `whole`: see ellipse."""
-    under = np.zeros(size, np.bool_)
-    for box in boxes:
+def covered(
+    boxes: Floats, size: tuple[int, int], whole: bool = False, part: tuple[int, int, int, int] | None = None
+) -> Mask:
+    """The px (H, W) under the ellipses of boxes (n, 4); `whole`: see ellipse. Of a `part` x0, y0, x1, y1 (h, w), which
+    draws those alone that reach into it."""
+    left, top, right, bottom = part or (0, 0, size[1], size[0])
+    under = np.zeros((bottom - top, right - left), np.bool_)
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * np.array(GROW)
+    reach = np.maximum(half, 1.0) + 1  # a px for rounding; what lies outside the image is drawn at its edge
+    low, high = np.minimum(middle - reach, [size[1] - 1, size[0] - 1]), np.maximum(middle + reach, 1)
+    for box in boxes[((low < [right, bottom]) & (high > [left, top])).all(axis=1)]:
         mask, (x0, y0, x1, y1) = ellipse(box, size, whole)
-        under[y0:y1, x0:x1] |= mask > 0
+        a, b, c, d = max(x0, left), max(y0, top), min(x1, right), min(y1, bottom)
+        if a < c and b < d:
+            under[b - top : d - top, a - left : c - left] |= mask[b - y0 : d - y0, a - x0 : c - x0] > 0
     return under
 
 
 def _fill(image: Pixels, box: Floats, others: Floats, whole: bool) -> None:
     size, (x0, y0, x1, y1) = (image.shape[0], image.shape[1]), ellipse(box, image.shape, whole)[1]
     room = max(round(_ROOM * max(x1 - x0, y1 - y0)), _LEAST_ROOM)
-    hidden, beside = covered(box[None], size, whole), covered(others, size)
     while True:
-        part = np.s_[max(y0 - room, 0) : y1 + room, max(x0 - room, 0) : x1 + room]
-        hole, avoid = hidden[part], beside[part]
+        part = max(x0 - room, 0), max(y0 - room, 0), min(x1 + room, size[1]), min(y1 + room, size[0])
+        hole, avoid = covered(box[None], size, whole, part), covered(others, size, part=part)
         if room > max(size) or not (hole | avoid).all():
             break
         room *= 2  # other faces lie all around it
-    image[part] = fill_hole(image[part], hole, avoid, str((x0, y0, x1, y1)).encode())
+    view = image[part[1] : part[3], part[0] : part[2]]
+    view[:] = fill_hole(view, hole, avoid, str((x0, y0, x1, y1)).encode())
 
 
 def fill_hole(view: Pixels, hole: Mask, avoid: Mask, grain_seed: bytes) -> Pixels:

@@ -65,8 +65,10 @@ def test_boxes_are_hidden_beside_what_the_detector_finds(tmp_path: Path) -> None
 
 
 def test_without_a_detector_boxes_alone_are_hidden_and_an_image_without_any_is_quarantined(tmp_path: Path) -> None:
-    found = run(tmp_path, {"flagged": [FLAG], "empty": [], "bare": None}, "none")
+    many = [[number % 64 * 8, number // 64 * 8, number % 64 * 8 + 2, number // 64 * 8 + 2] for number in range(4001)]
+    found = run(tmp_path, {"flagged": [FLAG], "empty": [], "bare": None, "many": many}, "none")
     rows = by_key(found.output)
+    assert (rows["many.png"]["status"], rows["many.png"]["reason"]) == ("quarantined", "too-many-regions")
     flagged = changed(found.output, "flagged")
     assert middle(flagged, FLAG) and not middle(flagged, FACE)
     assert rows["empty.png"]["status"] == "no_face" and not changed(found.output, "empty").any()

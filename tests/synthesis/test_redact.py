@@ -1,10 +1,11 @@
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anonlib.synthesis import redact as module
 from anonlib.synthesis.redact import GREY, Redaction, covered, fill_hole, level_alpha, redact
 
 BOX = np.array([40, 30, 80, 90], np.float32)
@@ -60,6 +61,25 @@ def test_a_fill_depends_on_no_px_under_any_ellipse_of_the_photo(x: int, y: int, 
             redact(each, boxes[number], "fill", np.delete(boxes, number, axis=0))
     painted = hidden if both else covered(boxes[1:], (120, 140))
     assert (image[painted] == other[painted]).all()
+
+
+@given(st.lists(st.tuples(*[st.floats(-60, 200)] * 2, *[st.floats(0, 90)] * 2), max_size=8), st.booleans(), st.data())
+def test_a_part_of_what_is_covered_is_a_part_of_the_whole(rows: list[Any], whole: bool, data: st.DataObject) -> None:
+    boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in rows], np.float32).reshape(-1, 4)
+    x0, y0 = data.draw(st.integers(0, 139)), data.draw(st.integers(0, 119))
+    x1, y1 = data.draw(st.integers(x0 + 1, 140)), data.draw(st.integers(y0 + 1, 120))
+    part = covered(boxes, (120, 140), whole, (x0, y0, x1, y1))
+    assert np.array_equal(part, covered(boxes, (120, 140), whole)[y0:y1, x0:x1])
+
+
+def test_a_fill_draws_no_region_that_lies_far_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = np.full((4000, 200, 3), 230, np.uint8)
+    lines = np.array([[20, 40 * row, 180, 40 * row + 20] for row in range(100)], np.float32)
+    drawn: list[float] = []
+    draw = module.ellipse
+    monkeypatch.setattr(module, "ellipse", lambda box, *rest: drawn.append(box[1]) or draw(box, *rest))
+    redact(page, lines[50], "fill", np.delete(lines, 50, axis=0), whole=True)
+    assert 2000 in drawn and 1960 in drawn and max(np.abs(np.array(drawn) - 2000)) < 120
 
 
 def test_a_face_before_a_larger_one_is_filled_from_around_both() -> None:
