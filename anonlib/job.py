@@ -46,7 +46,14 @@ from anonlib.storage import open_storage
 from anonlib.verification.certificate import VERSION as SCHEMA_VERSION
 from anonlib.workspace import layout
 from anonlib.workspace.decisions import DecisionLog
-from anonlib.workspace.inventory import check_inventory, claim_inventory, keep_job, read_note, with_precision
+from anonlib.workspace.inventory import (
+    check_inventory,
+    claim_inventory,
+    keep_job,
+    read_note,
+    with_commit,
+    with_precision,
+)
 from anonlib.workspace.lease import Lease
 from anonlib.workspace.release import Naming
 from anonlib.workspace.secrets import bind, open_pinned, signing_secret
@@ -96,7 +103,7 @@ class Job:
         if self.stores.workspace.exists(layout.PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
         self.lease = Lease(self.stores.workspace, with_retries)
-        self.dataset = open_input(config)
+        self.dataset = open_input(with_commit(config, self.stores.workspace))
         self.shards = self.dataset.shards()
         if runner is None and fits_here(config.ray, sum(shard.bytes for shard in self.shards)):
             config = config.model_copy(update={"ray": config.ray.model_copy(update={"actors": 0})})

@@ -11,7 +11,8 @@ from tempfile import SpooledTemporaryFile
 from anonlib.config import JobConfig
 from anonlib.datasets import Dataset, Sample, Shard, open_dataset
 from anonlib.errors import JobError
-from anonlib.storage import StorageOptions, join_uri
+from anonlib.storage import StorageOptions, join_uri, open_storage
+from anonlib.workspace.inventory import with_commit
 from anonlib.workspace.layout import sha256
 from anonlib.workspace.schemas import DATA
 from anonlib.workspace.tables import Row
@@ -65,7 +66,8 @@ class JobImages:
 
     @cached_property
     def _input(self) -> Dataset:
-        return self._open(self.job.input.uri, self.job.storage.input_options)
+        workspace = open_storage(self.job.workspace.uri, self.job.storage.options, private=True)
+        return self._open(with_commit(self.job, workspace).input.uri, self.job.storage.input_options)
 
     @cached_property
     def _release(self) -> Dataset:

@@ -19,7 +19,7 @@ from anonlib.config import JobConfig, StorageConfig, comparable, load_config
 from anonlib.datasets import Shard
 from anonlib.errors import AccessDenied, ConfigError, JobError, NotFound
 from anonlib.models.requirements import best_precision
-from anonlib.storage import Storage, StorageOptions, open_storage
+from anonlib.storage import Storage, StorageOptions, join_uri, open_storage, parse_uri
 from anonlib.workspace import tables
 from anonlib.workspace.layout import INVENTORY, INVENTORY_NOTE, JOB_FILE, PURGED, JobStores, json_bytes, sha256
 from anonlib.workspace.schemas import INVENTORY as SCHEMA
@@ -47,6 +47,17 @@ def with_precision(job: JobConfig, workspace: Storage) -> JobConfig:
         return job
     pinned = (read_note(workspace) or {}).get("precision") or best_precision(job)
     return job.model_copy(update={"precision": pinned})
+
+
+def with_commit(job: JobConfig, workspace: Storage) -> JobConfig:
+    """The job, a dataset of the hub as of the commit that the workspace has pinned, if it has: branches move on."""
+    if not job.input.uri.startswith("hf://"):
+        return job
+    note = read_note(workspace) or {}
+    if note.get("input") != job.input.uri:
+        return job
+    uri = join_uri(note["pinned"], parse_uri(job.input.uri)[1])
+    return job.model_copy(update={"input": job.input.model_copy(update={"uri": uri})})
 
 
 def read_inventory(stores: JobStores) -> list[Shard]:
@@ -80,6 +91,8 @@ def claim_inventory(
     if not workspace.exists(INVENTORY_NOTE):
         note = {"inventory": sha256(data), "shards": len(shards), "input": job.input.uri, "layout": LAYOUT}
         note["precision"] = job.precision
+        if job.input.uri.startswith("hf://"):
+            note["pinned"] = parse_uri(shards[0].uri)[0]
         note |= {"left_out": dict(left_out())}
         workspace.claim(INVENTORY_NOTE, json_bytes(note))
     check_inventory(job, stores, shards)

@@ -8,13 +8,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from anonlib.errors import AccessDenied, Changed, NotFound, StorageError, Unavailable
-from anonlib.storage import expand, open_storage
+from anonlib.errors import AccessDenied, Changed, JobError, NotFound, StorageError, Unavailable
+from anonlib.job import Job
+from anonlib.storage import expand, open_storage, parse_uri
+from anonlib.workspace.images import JobImages
+from tests.support import photos
+from tests.support.runs import job
 from tests.support.s3server import free_port, one_sentence
 
 DATASET = "hf://datasets/owner/faces"
@@ -129,6 +134,29 @@ def test_a_list_of_work_names_one_commit_and_reads_it_when_the_branch_has_moved(
     with pytest.raises(Changed):
         open_storage(f"{DATASET}@main/data").read("00000.tar", files[0].etag)
     assert expand(f"{DATASET}/data/00000.tar")[0] == f"{DATASET}@{'2' * 40}/data"
+
+
+def test_a_job_goes_on_with_the_commit_that_it_began_with(hub: type[_Hub], tmp_path: Path) -> None:
+    for commit, name in {"1" * 40: "a.jpg", "2" * 40: "b.jpg"}.items():
+        photos.tar(tmp_path / f"{name}.tar", [(name, photos.jpeg(photos.nobody()))])
+        hub.commits[commit] = {"data/00000.tar": (tmp_path / f"{name}.tar").read_bytes()}
+        if name == "a.jpg":
+            config = job(f"{DATASET}/data", tmp_path, method={"name": "solid"})
+            began = Job(config)
+            began.scan()
+    later = Job(config)
+    assert later.shards == began.shards
+    assert later.run().no_face == 1
+    assert set(JobImages(later.config, "webdataset").originals(later.shards[0], {"a"})) == {"a"}
+    other = config.model_copy(update={"input": config.input.model_copy(update={"uri": f"{DATASET}@main/data"})})
+    with pytest.raises(JobError, match="files came, went or changed"):
+        Job(other)
+
+
+@pytest.mark.parametrize("revision", ["", "@main", "@refs/convert/parquet", "@refs/pr/1"])
+def test_a_revision_may_hold_slashes(revision: str) -> None:
+    assert parse_uri(f"{DATASET}{revision}/data/x.parquet") == (f"{DATASET}{revision}", "data/x.parquet")
+    assert parse_uri(f"{DATASET}{revision}") == (f"{DATASET}{revision}", "")
 
 
 def test_the_hub_is_read_and_never_written(hub: type[_Hub]) -> None:
