@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from anonlib.faces.centerface import CenterFaceDetector, Maps
-from anonlib.faces.regions import Regions, non_maximum
+from anonlib.faces.regions import Regions, non_maximum, widened
 
 _STRIDE = 4
 _PERSON = 0  # among COCO's classes
 _IOU = 0.6
-_ROOM = 0.05  # of a box's sides, by which it is widened each way
 
 
 class PersonDetector(CenterFaceDetector):
@@ -25,8 +24,7 @@ class PersonDetector(CenterFaceDetector):
         left, top, right, bottom = sides[:, rows, columns]
         x, y = columns * _STRIDE, rows * _STRIDE
         boxes = np.stack([x - left, y - top, x + right, y + bottom], axis=1).astype(np.float32)
-        room = _ROOM * (boxes[:, 2:] - boxes[:, :2])
-        boxes = np.concatenate([boxes[:, :2] - room, boxes[:, 2:] + room], axis=1)
+        boxes = widened(boxes)
         scores = heat[rows, columns]
         order = np.argsort(-scores, kind="stable")
         keep = order[non_maximum(boxes[order], _IOU)]

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
-from anonlib.faces.regions import Images, Regions, Sizes, non_maximum
+from anonlib.faces.regions import Images, Regions, Sizes, non_maximum, widened
 from anonlib.models.runtime import Placement, onnxruntime_call
 
 _MULTIPLE, _GREY, _IOU = 32, 114, 0.5
 _FEW = 1000  # rows: fewer are what is left when doubles are suppressed
-_ROOM = 0.05  # of a box's sides, by which it is widened each way
 
 
 class PlateDetector:
@@ -55,11 +54,7 @@ class PlateDetector:
         order = order[np.argsort(-scores[order], kind="stable")]
         keep = order[non_maximum(boxes[order], _IOU)]
         factor = np.array([full[1] / width, full[0] / height] * 2, np.float32)
-        found = np.asarray(boxes[keep] * factor, np.float32)
-        room = _ROOM * (found[:, 2:] - found[:, :2])
-        return Regions.of_kind(
-            "plate", np.concatenate([found[:, :2] - room, found[:, 2:] + room], axis=1), scores[keep]
-        )
+        return Regions.of_kind("plate", widened(np.asarray(boxes[keep] * factor, np.float32)), scores[keep])
 
     def _rows(self, canvas: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Corners (n, 4) px of the canvas (H, W, 3) and scores (n,) of all rows that the network answers with."""

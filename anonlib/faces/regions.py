@@ -14,6 +14,7 @@ Sizes = Sequence[tuple[int, int]]
 FACE = "face"  # the kind of a region that has landmarks and may be replaced; any other kind is hidden
 IN_ALPHA = "face in the alpha channel"
 """The kind of a face that shows on a background and not in the colours alone, so that none can be put in its place."""
+_ROOM = 0.05  # of a box's sides, by which `widened` widens it each way
 
 
 def why_hidden(kind: str) -> str:
@@ -125,6 +126,12 @@ def non_maximum(boxes: NDArray[np.float32], iou: float) -> list[int]:
         keep.append(int(best))
         alive = alive[overlaps(boxes[best], boxes[alive]) <= iou]
     return keep
+
+
+def widened(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Boxes (N, 4) with a little room each way, for a network whose boxes are tight."""
+    room = _ROOM * (boxes[:, 2:] - boxes[:, :2])
+    return np.concatenate([boxes[:, :2] - room, boxes[:, 2:] + room], axis=1)
 
 
 def overlaps(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -349,8 +349,8 @@ def reached_mcus(frame: JpegFrame, mask: NDArray[np.bool_]) -> NDArray[np.bool_]
 def pixels_of(rgb: NDArray[np.uint8], frame: JpegFrame, touched: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The pixels (n, rows, columns, 3) of the touched MCUs of a picture; beyond its edge its last pixels repeat."""
     (rows, columns), across, held = frame.mcu, touched.shape[1], np.flatnonzero(touched.any(axis=1))
-    bands = slice(held[0], held[-1] + 1) if len(held) else slice(0)
-    part, touched = rgb[bands.start * rows : bands.stop * rows] if len(held) else rgb[:0], touched[bands]
+    first, end = (held[0], held[-1] + 1) if len(held) else (0, 0)
+    part, touched = rgb[first * rows : end * rows], touched[first:end]
     beyond = (len(touched) * rows - len(part), across * columns - rgb.shape[1])
     whole = np.pad(part, ((0, beyond[0]), (0, beyond[1]), (0, 0)), "edge") if any(beyond) else part
     return whole.reshape(len(touched), rows, across, columns, 3).swapaxes(1, 2)[touched]

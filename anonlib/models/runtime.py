@@ -41,7 +41,6 @@ _GPU_LEAST, _GPU_MOST = 8, 32
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-_AVX512 = "avx512f"
 _CUDA = "CUDAExecutionProvider"
 _torch_flags = threading.Lock()
 _loading = threading.RLock()
@@ -191,7 +190,8 @@ def has_bf16() -> bool:
 
 def is_narrow() -> bool:
     """Whether this is a CPU of x86 without AVX-512."""
-    return "avx2" in _cpu_flags() and _AVX512 not in _cpu_flags()
+    flags = _cpu_flags()
+    return "avx2" in flags and "avx512f" not in flags
 
 
 def _cpu_flags() -> set[str]:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from anonlib.config import JobConfig
+from anonlib.errors import JobError, StorageError
 from anonlib.job import Job, Summary
 from anonlib.methods import METHODS
 from anonlib.storage import OURS, StorageOptions, open_storage
@@ -123,7 +124,7 @@ def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
 def salted(config: JobConfig, options: StorageOptions | None = None) -> JobConfig:
     """The job, its workspace with the salt of all others here; a job that makes its secret makes its salt, too."""
     if config.workspace.uri.startswith("s3://") == (options is not None):
-        open_storage(config.workspace.uri, options, private=True).claim("salt", SALT.encode())
+        open_storage(config.workspace.uri, options or StorageOptions(), private=True).claim("salt", SALT.encode())
     return config
 
 
@@ -131,6 +132,16 @@ def run_job(source: Path, root: Path, **changes: Any) -> Run:
     """A whole run; its salt is that of all others here, so that every run of a test draws the same."""
     config = salted(job(source, root, **changes))
     return Run(config, Job(config).run(), source, root / "workspace", root / "release")
+
+
+def run_through(config: JobConfig) -> Summary:
+    """Run a job again as often as it takes, ten times at most, while its storage fails; each end is one sentence."""
+    for _ in range(9):
+        try:
+            return Job(config).run()
+        except (JobError, StorageError) as error:
+            assert "\n" not in str(error)
+    return Job(config).run()
 
 
 def planned_copy(run: Run, root: Path, **changes: Any) -> JobConfig:
