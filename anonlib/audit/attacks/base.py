@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks import similarity
 from anonlib.audit.attacks.similarity import BINS, FAR, Score, Scores, Vectors, auc
+from anonlib.audit.attacks.trails import Trail, trails_of
 from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Attack, Disclosure, Figure
@@ -63,6 +64,11 @@ class Material:
         """What the release says beside its pictures."""
         assert self.published is not None
         return self.published
+
+    @cached_property
+    def trails(self) -> dict[str, Trail]:
+        """See `trails_of`: the same for every recognizer."""
+        return trails_of(self.records)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from anonlib.audit.attacks.base import Attacker, Material
 from anonlib.audit.attacks.similarity import Score, Scores, dot, found_within
-from anonlib.audit.attacks.trails import trails_of, walked
+from anonlib.audit.attacks.trails import walked
 from anonlib.audit.evidence.evidence import RELEASED
 from anonlib.audit.evidence.published import DIGEST
 from anonlib.audit.findings import Disclosure
@@ -61,8 +61,10 @@ def _walks(attacker: Attacker) -> dict[str, Score]:
     """How near each trail of the tables leads to a person's clear photos, from what the photo asked about shows."""
     records, released = attacker.material.records, attacker.vectors[RELEASED]
     worn = np.where(attacker.rows >= 0, records.shown[attacker.rows], -1)
-    trails = trails_of(records).items()
-    return {name: dot(walked(trail, worn, released)[attacker.probe], attacker.clear) for name, trail in trails}
+    return {
+        name: dot(walked(trail, worn, released)[attacker.probe], attacker.clear)
+        for name, trail in attacker.material.trails.items()
+    }
 
 
 def _best(attacker: Attacker, scores: Mapping[str, Score], chosen: set[str], rows: Numbers) -> Score:
