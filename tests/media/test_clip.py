@@ -48,9 +48,9 @@ def test_a_released_clip_has_the_times_size_and_pixels_of_its_source(tmp_path):
 
 
 def test_equal_frames_give_equal_bytes(tmp_path):
-    source = make(tmp_path / "a.mp4", sound=True)
-    outs = [released(source, tmp_path / name, sound=True).read_bytes() for name in ("b.mp4", "c.mp4")]
-    assert outs[0] == outs[1]
+    source = make(tmp_path / "a.mp4", 40, size=(320, 180), sound=True)
+    outs = [released(source, tmp_path / f"{name}.mp4", sound=True).read_bytes() for name in range(4)]
+    assert len(set(outs)) == 1
     assert b"x264" not in outs[0] and b"Lav" not in outs[0]
 
 
