@@ -381,20 +381,36 @@ def verify(
 @app.command()
 def export(
     output: Output,
-    to: Annotated[str, typer.Option(help="coco, yolo, masks or csv.")],
+    to: Annotated[str, typer.Option(help="coco, yolo, masks or csv; c2pa: the pictures, with signed credentials.")],
     into: Annotated[str, typer.Option(metavar="PLACE", help="The folder or prefix of a bucket to write to.")],
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     requester_pays: RequesterPays = False,
     anonymous: Anonymous = False,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Of c2pa: PEM of your chain; else ANONLIB_C2PA_CERTIFICATE holds it.")
+    ] = None,
+    private_key: Annotated[Path | None, typer.Option(help="Of c2pa: its key's PEM; else ANONLIB_C2PA_KEY.")] = None,
 ) -> None:
-    """Write a release's faces as labels for other tools, from its manifests: boxes, masks, and what became of each."""
+    """Write a release's faces as labels for other tools, from its manifests: boxes, masks, and what became of each.
+
+    Or (--to c2pa) a copy of its pictures with signed credentials.
+    """
     from anonlib.storage import StorageOptions, open_storage
+    from anonlib.verification.export import C2PA
     from anonlib.verification.export import export as write
 
     options = StorageOptions(endpoint_url, region, requester_pays=requester_pays)
     with terminal.guarded():
-        done = write(open_storage(output, replace(options, anonymous=anonymous)), open_storage(into, options), to)
+        target = open_storage(into, options)
+        options = replace(options, anonymous=anonymous)
+        if to == C2PA:
+            from anonlib.verification.credentials import sign
+
+            done = sign(open_storage(output, options), target, options, certificate, private_key)
+            typer.echo(f"{done['signed']:,} of {done['images']:,} pictures in {into} have signed credentials")
+            return
+        done = write(open_storage(output, options), target, to)
     without = f"; {done['left_out']:,} without a picture, or clips, are left out" if done["left_out"] else ""
     typer.echo(f"{done['faces']:,} faces of {done['images']:,} images are in {into}{without}")
 

@@ -103,7 +103,8 @@ class Job:
         if self.stores.workspace.exists(layout.PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")
         self.lease = Lease(self.stores.workspace, with_retries)
-        self.dataset = open_input(with_commit(config, self.stores.workspace))
+        self._at_commit = with_commit(config, self.stores.workspace)
+        self.dataset = open_input(self._at_commit)
         self.shards = self.dataset.shards()
         if runner is None and fits_here(config.ray, sum(shard.bytes for shard in self.shards)):
             config = config.model_copy(update={"ray": config.ray.model_copy(update={"actors": 0})})
@@ -116,7 +117,7 @@ class Job:
     def _begin(self) -> None:
         """Write down the list of work, and make salt and secret where there are none. The rest of `Job` only reads."""
         check_precision(self.config)
-        claim_inventory(self.config, self.stores, self.shards, self.dataset.left_out)
+        claim_inventory(self.config, self._at_commit, self.stores, self.shards, self.dataset.left_out)
         keep_job(self.config, self.stores.workspace)
         if "pinned" not in self.__dict__:
             self.pinned = open_pinned(self.config, self.stores, make=True)
@@ -344,7 +345,7 @@ class Job:
 
     @cached_property
     def _consent_photos(self) -> Mapping[str, Any]:
-        return consent_photos(self.config)
+        return consent_photos(self._at_commit)
 
     @property
     def scan_key(self) -> str:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Images = Sequence[NDArray[np.uint8]]
 Sizes = Sequence[tuple[int, int]]
 FACE = "face"  # the kind of a region that has landmarks and may be replaced; any other kind is hidden
+MOST_REGIONS = 4000
+"""Of a photo or frame, or tracks of a clip, each of which takes milliseconds to hide; what has more is quarantined."""
 IN_ALPHA = "face in the alpha channel"
 """The kind of a face that shows on a background and not in the colours alone, so that none can be put in its place."""
 _ROOM = 0.05  # of a box's sides, by which `widened` widens it each way

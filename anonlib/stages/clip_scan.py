@@ -16,14 +16,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonlib.codes import Reason
 from anonlib.config import JobConfig
 from anonlib.datasets import Sample
+from anonlib.errors import ImageProblem
 from anonlib.execution.base import current
 from anonlib.faces.detect import detect_as_shown, open_detector
 from anonlib.faces.given import IGNORE, OTHER
 from anonlib.faces.hidden import Kind, least_score, open_hidden
 from anonlib.faces.mesh import MIN_PRESENCE
-from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face, together
+from anonlib.faces.regions import FACE, MOST_REGIONS, NO_REGIONS, Regions, labelled_face, together
 from anonlib.faces.track import WEAK, Track, cuts, link
 from anonlib.media.clip import ClipInfo, read_frames
 from anonlib.models.requirements import ModelBytes, placement
@@ -74,6 +76,7 @@ class ClipScanner:
                 found += detect_as_shown(self.detector, shown)
                 for kind, finder in self.hidden.items():
                     other[kind] += detect_as_shown(finder, shown)
+            _check_few(max(len(frame) for of in (found, *other.values()) for frame in of[-len(window) :]))
             times += [float(frame.time) for frame in window]
             shrunk = [cv2.resize(frame.rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA) for frame in window]
             small.append(np.stack(shrunk).astype(np.uint8, copy=False))
@@ -89,6 +92,7 @@ class ClipScanner:
             for box, kind in zip(given.boxes, given.kinds, strict=True)
             if kind != IGNORE
         ]
+        _check_few(len(tracks))
         described = self._describe(path, tracks, rate, self.describer) if self.describer else [{}] * len(tracks)
         size = {"height": info.height, "width": info.width}
         labelled = labelled_face(together([track.at(track.surest) for track in tracks]), (info.height, info.width))
@@ -130,6 +134,11 @@ class ClipScanner:
                     if (not fits, rank) < best[number][0]:
                         best[number] = (not fits, rank), row | _place(place)
         return [row | _mean(rows) for (_, row), rows in zip(best, fitting, strict=True)]
+
+
+def _check_few(regions: int) -> None:
+    if regions > MOST_REGIONS:
+        raise ImageProblem(Reason.TOO_MANY_REGIONS)
 
 
 def _place(region: Regions) -> Row:

@@ -24,7 +24,7 @@ from anonlib.execution.base import UnitResult, current
 from anonlib.faces.detect import detect_as_shown, open_detector
 from anonlib.faces.given import given_regions, joined
 from anonlib.faces.hidden import least_side, open_hidden
-from anonlib.faces.regions import FACE, NO_REGIONS, Regions, labelled_face, together
+from anonlib.faces.regions import FACE, MOST_REGIONS, NO_REGIONS, Regions, labelled_face, together
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
@@ -35,8 +35,6 @@ from anonlib.stages.spare import Consents
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
 
-MOST_REGIONS = 4000
-"""Regions of a photo, each of which takes milliseconds to hide; a photo with more is quarantined."""
 MOST_FIELDS = 1000
 Row = dict[str, Any]
 ReadSample = tuple[Sample, Picture | ClipInfo | ImageProblem]

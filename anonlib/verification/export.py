@@ -30,6 +30,8 @@ from anonlib.workspace.schemas import CLIP, GROW, MANIFEST_FACE, QUARANTINED, RU
 Row = dict[str, Any]
 Rows = Callable[[], Iterator[Row]]
 """Reads a release's MANIFEST rows, of any version, from the first on; raises VerificationError."""
+C2PA = "c2pa"
+"""What is exported with credentials.py."""
 _CORNERS = 32
 """Of the polygon that stands for an ellipse."""
 _OF_IMAGE = ("key", "status", "reason", "path", "height", "width")
@@ -42,7 +44,16 @@ def export(release: Storage, into: Storage, target: str) -> Counter[str]:
     """Write what one of TARGETS means to `into`, where no other bytes may be; counts `images` and their `faces`;
     `left_out` have no picture, or are clips. Raises ConfigError, VerificationError, StorageError."""
     if target not in TARGETS:
-        raise ConfigError(f"there is no export to '{target}'; {suggestion(target, TARGETS)}")
+        raise ConfigError(f"there is no export to '{target}'; {suggestion(target, (*TARGETS, C2PA))}")
+    rows = manifests(release)[1]
+    count = Counter(images=0, faces=0, left_out=0)
+    with scratch() as folder:
+        TARGETS[target](rows, count, into, folder)
+    return count
+
+
+def manifests(release: Storage) -> tuple[parsing.RunNote, Rows]:
+    """What run.json says of a release, and its manifests' rows; raises VerificationError."""
     note = parsing.parsed(parsing.RunNote, whole(release, RUN_NOTE, parsing.MAX_NOTE), RUN_NOTE)
     known = note.schema_version in parsing.MANIFEST_OF
     require(known, f"the release is of schema version {note.schema_version}, which this anonlib does not know")
@@ -52,10 +63,7 @@ def export(release: Storage, into: Storage, target: str) -> Counter[str]:
         for shard in parsing.shards_of(release, note.shards):
             yield from parsing.rows_of(shard.manifest, schema, f"the manifest of {shard.shard}", later="review")
 
-    count = Counter(images=0, faces=0, left_out=0)
-    with scratch() as folder:
-        TARGETS[target](rows, count, into, folder)
-    return count
+    return note, rows
 
 
 def _stills(rows: Rows, count: Counter[str]) -> Iterator[Row]:

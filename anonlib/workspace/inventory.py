@@ -50,14 +50,28 @@ def with_precision(job: JobConfig, workspace: Storage) -> JobConfig:
 
 
 def with_commit(job: JobConfig, workspace: Storage) -> JobConfig:
-    """The job, a dataset of the hub as of the commit that the workspace has pinned, if it has: branches move on."""
-    if not job.input.uri.startswith("hf://"):
-        return job
-    note = read_note(workspace) or {}
-    if note.get("input") != job.input.uri:
-        return job
-    uri = join_uri(note["pinned"], parse_uri(job.input.uri)[1])
-    return job.model_copy(update={"input": job.input.model_copy(update={"uri": uri})})
+    """The job, its input and `spare.people` on the hub as of the commits that the workspace has pinned, or as of now
+    before it has: branches move on. Raises StorageError."""
+    changes: dict[str, Any] = {}
+    for section, key, options in (
+        ("input", "uri", job.storage.input_options),
+        ("spare", "people", job.storage.options),
+    ):
+        place = getattr(job, section)
+        uri = getattr(place, key, "")
+        if uri.startswith("hf://"):
+            root, path = parse_uri(uri)
+            pinned = (read_note(workspace) or {}).get("pinned", {}).get(uri) or open_storage(root, options).pinned()
+            changes[section] = place.model_copy(update={key: join_uri(pinned, path)})
+    return job.model_copy(update=changes)
+
+
+def _commits(job: JobConfig, pinned: JobConfig) -> dict[str, str]:
+    """What `with_commit` has changed: a place on the hub -> its root at a commit."""
+    places = [(job.input.uri, pinned.input.uri)]
+    if job.spare and pinned.spare:
+        places.append((job.spare.people, pinned.spare.people))
+    return {uri: parse_uri(at_commit)[0] for uri, at_commit in places if uri != at_commit}
 
 
 def read_inventory(stores: JobStores) -> list[Shard]:
@@ -83,17 +97,19 @@ def check_inventory(job: JobConfig, stores: JobStores, shards: Sequence[Shard]) 
 
 
 def claim_inventory(
-    job: JobConfig, stores: JobStores, shards: Sequence[Shard], left_out: Callable[[], Mapping[str, int]] = dict
+    job: JobConfig,
+    at_commit: JobConfig,
+    stores: JobStores,
+    shards: Sequence[Shard],
+    left_out: Callable[[], Mapping[str, int]],
 ) -> None:
-    """Write the list down where there is none, with what the dataset left out; raises as check_inventory."""
+    """Write the list down where there is none, with the commits that it was read at and what the dataset left out;
+    raises as check_inventory."""
     workspace, data = stores.workspace, _table(shards)
     # Not claimed where it exists: a role that may only read the workspace can render from it.
     if not workspace.exists(INVENTORY_NOTE):
         note = {"inventory": sha256(data), "shards": len(shards), "input": job.input.uri, "layout": LAYOUT}
-        note["precision"] = job.precision
-        if job.input.uri.startswith("hf://"):
-            note["pinned"] = parse_uri(shards[0].uri)[0]
-        note |= {"left_out": dict(left_out())}
+        note |= {"precision": job.precision, "pinned": _commits(job, at_commit), "left_out": dict(left_out())}
         workspace.claim(INVENTORY_NOTE, json_bytes(note))
     check_inventory(job, stores, shards)
     if not workspace.exists(INVENTORY):

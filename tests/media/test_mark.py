@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -52,6 +56,16 @@ def test_a_marked_photo_says_so_to_readers_and_is_the_same_picture(name: str) ->
         assert np.array_equal(np.asarray(shown), np.asarray(before))
         assert shown.getexif().get(0x112) == before.getexif().get(0x112)
     assert carried(file) == carried(plain) == frozenset()
+
+
+def test_exiftool_reads_the_mark(tmp_path: Path) -> None:
+    if not shutil.which("exiftool"):
+        pytest.skip("no exiftool on this machine")
+    for name, (kind, orientation, options) in FILES.items():
+        (tmp_path / name).write_bytes(marked(written(kind, orientation, **dict(options))))
+    asked = ["exiftool", "-n", "-json", "-DigitalSourceType", "-Warning", "-Error", *FILES]
+    told = json.loads(subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout)
+    assert told == [{"SourceFile": name, "DigitalSourceType": SAYS} for name in FILES]
 
 
 def test_the_packet_is_xml() -> None:

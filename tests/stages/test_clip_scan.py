@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anonlib.errors import ImageProblem
+from anonlib.faces.regions import MOST_REGIONS, Regions
 from anonlib.faces.track import Track
 from anonlib.media.clip import clip_info
 from anonlib.models.cache import model_bytes
@@ -45,3 +47,13 @@ def test_a_redaction_needs_boxes_alone(moving: Path, tmp_path: Path) -> None:
     scanner = ClipScanner(job, {"centerface": model_bytes("centerface")}, None)
     (face,), _ = scanner.scan(moving, clip_info(moving, job.limits), None)
     assert face["label"] is None and "embedding" not in face
+
+
+def test_a_clip_of_too_many_regions_is_refused(moving: Path, tmp_path: Path) -> None:
+    job = runs.job(moving.parent, tmp_path, method={"name": "solid"})
+    boxes = np.tile(np.array([0, 0, 9, 9], np.float32), (MOST_REGIONS + 1, 1))
+    given = Regions.of_kind("sign", boxes, np.zeros(len(boxes), np.float32))
+    with pytest.raises(ImageProblem, match="more than 4,000"):
+        ClipScanner(job, {"centerface": model_bytes("centerface")}, None).scan(
+            moving, clip_info(moving, job.limits), None, given
+        )
