@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +28,8 @@ from anonlib.job import Job, Summary
 from anonlib.methods import METHODS
 from anonlib.storage import OURS, StorageOptions, open_storage
 from tests.support import photos
+
+Made = TypeVar("Made")
 
 SECRET = "5d1c0a93e7b2486f" * 4
 SALT = "e60b7f2d94c8a135" * 4
@@ -74,25 +78,46 @@ def write_people(folder: Path) -> Path:
     return folder
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made]) -> Made:
+    """What `make` makes of a new folder by this name, once for all workers of this run of the tests; look, do not
+    touch. Who asks while another makes it waits."""
+    place = factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    kept = place / f"{name}.pickle"
+    with (place / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            folder = place / name
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed at it
+            folder.mkdir()
+            made = make(folder)
+            kept.write_bytes(pickle.dumps(made))
+            return made
+        return pickle.loads(kept.read_bytes())
+
+
 @pytest.fixture(scope="session")
 def people_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three tars with two photos each of twelve labelled people, and a photo of nobody in each."""
-    return write_people(tmp_path_factory.mktemp("input"))
+    return made_once(tmp_path_factory, "input", write_people)
 
 
 @pytest.fixture(scope="session")
 def finished(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One clean serial run of `people_tars`; look, do not touch."""
-    return run_job(people_tars, tmp_path_factory.mktemp("finished"))
+    """One clean serial run of `people_tars`."""
+    return made_once(tmp_path_factory, "finished", lambda folder: run_job(people_tars, folder))
 
 
 @pytest.fixture(scope="session")
 def one_shard(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One clean serial run of the first tar alone: a photo each of eight people, and of nobody."""
-    root = tmp_path_factory.mktemp("one-shard")
-    (root / "input").mkdir()
-    shutil.copy(people_tars / "00000.tar", root / "input")
-    return run_job(root / "input", root)
+
+    def run(folder: Path) -> Run:
+        (folder / "input").mkdir()
+        shutil.copy(people_tars / "00000.tar", folder / "input")
+        return run_job(folder / "input", folder)
+
+    return made_once(tmp_path_factory, "one-shard", run)
 
 
 def job(source: Path | str, root: Path | str, **changes: Any) -> JobConfig:
