@@ -39,7 +39,6 @@ from anonlib.synthesis.light import (
     SPREAD,
     STEP,
     STRICT,
-    Contrast,
     Light,
     brightness_of,
     contrast_of,
@@ -84,7 +83,7 @@ _SOFT = 0.009  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
-_WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.25
+_WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.12
 """Log: the brightest that a detail makes skin, and what it may brighten it by at least; how far its colour goes."""
 
 
@@ -121,7 +120,7 @@ class Composite:
     eyes: Eyes
     mouth: Mouth
     grain: Grain
-    contrast: Contrast
+    contrast: float
     shape: Floats
     skin_grid: Floats
     skin: Floats
@@ -246,10 +245,9 @@ def place(
     view, ground, read, field, alpha, grid, skin = (np.asarray(of[:height, :width]) for of in whole)
     part = _box(alpha)
     drawn = vertices - np.array([part[1].start or 0, part[0].start or 0, 0], np.float32)
-    shade = shade_of(residual)
-    looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, contrast_of(residual - tone, shade), neutral
+    looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, contrast_of(residual - tone), neutral
     rest = (*looks, grid, skin, mouth_opening(shape), pose.scale, part, (x0, y0), coverage)
-    return Composite(view, ground, read, field, shade, alpha, *rest)
+    return Composite(view, ground, read, field, shade_of(residual), alpha, *rest)
 
 
 def as_large(shape: Floats, source: Floats) -> Floats:

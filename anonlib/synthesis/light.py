@@ -134,10 +134,6 @@ def kept_zone(extent: Extent) -> Floats:
     return np.asarray(hair_zone() * (1 - cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 3)), np.float32)
 
 
-Contrast = tuple[float, float]
-"""See contrast_of."""
-
-
 @dataclass(frozen=True)
 class Light:
     """`coefficients` (10, 3) of the field; `spread` of skin about it, log units; `clarity`: share of skin that fits."""
@@ -190,29 +186,25 @@ def tone_of(residual: Floats, spread: float) -> Floats:
     return _smooth(residual, (weight * residual.any(axis=2)).astype(np.float32))
 
 
-def relit(detail: Floats, contrast: Contrast) -> Floats:
-    """A detail (S, S, 3) of any S, log, without what `tone_of` takes from a photo, and with shades and colours that are
-    as strong as `contrast` says (`contrast_of`) in what is the next finer."""
+def relit(detail: Floats, contrast: float) -> Floats:
+    """A detail (S, S, 3) of any S, log, without what `tone_of` takes from a photo, and with shades that are as strong
+    as `contrast` says (`contrast_of`) in what is the next finer."""
     side = len(_bare())
     coarse = np.asarray(cv2.resize(detail, (side, side), interpolation=cv2.INTER_AREA), np.float32)
     smooth = _smooth(coarse, _bare())
     shades = coarse - smooth
-    own = contrast_of(shades, SHADE)
-    deeper, richer = (np.clip(wanted / of, *_GAINS) - 1 for wanted, of in zip(contrast, own, strict=True))
-    grey = brightness_of(shades)[..., None] * SHADE
-    stronger = (np.float32(deeper) * grey + np.float32(richer) * (shades - grey))
-    change = np.asarray(cv2.GaussianBlur(_bare(), (0, 0), 1)[..., None] * stronger - smooth, np.float32)
+    more = np.clip(contrast / contrast_of(shades), *_GAINS) - 1
+    stronger = more * cv2.GaussianBlur(_bare(), (0, 0), 1) * brightness_of(shades)
+    change = np.asarray(stronger[..., None] * SHADE - smooth, np.float32)
     return np.asarray(detail + cv2.resize(change, detail.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def contrast_of(shades: Floats, shade: Floats) -> Contrast:
-    """How strong shades (s, s, 3), log, are on the skin of a face, and its colours beside those of its `shade` (3,)."""
-    # Further in than a blur reaches.
-    skin = cv2.erode(skin_region()[::STEP, ::STEP].astype(np.uint8), np.ones((5, 5))) > 0
-    grey = brightness_of(shades)
-    values = np.abs(cv2.blur(grey, (3, 3))[skin]), furthest(cv2.blur(shades - grey[..., None] * shade, (3, 3)))[skin]
-    deep, rich = (max(float(np.median(of)), 1e-3) for of in values)
-    return deep, rich
+def contrast_of(shades: Floats) -> float:
+    """How strong shades (s, s, 3), log, are on the skin of a face."""
+    skin = (
+        cv2.erode(skin_region()[::STEP, ::STEP].astype(np.uint8), np.ones((5, 5))) > 0
+    )  # further in than a blur reaches
+    return max(float(np.median(np.abs(cv2.blur(brightness_of(shades), (3, 3))[skin]))), 1e-3)
 
 
 def _smooth(values: Floats, weight: Floats) -> Floats:
