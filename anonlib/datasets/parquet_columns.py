@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from anonlib.datasets.base import Sample, ShardWriter
 from anonlib.datasets.names import holds_image, key_spellings, renamed_value
-from anonlib.datasets.parquet_footer import Table, check_column
+from anonlib.datasets.parquet_footer import Table, bounded_batches
 from anonlib.errors import DatasetError
 
 KEY_COLUMNS = ("key", "__key__", "id")
@@ -29,6 +29,7 @@ FLUSH_BYTES = 128 << 20
 ROWS_PER_PAGE_CHECK = 16
 """Arrow closes a page only between batches; its 1,024 rows would make pages that readers must hold whole."""
 
+_KEYS_AT_ONCE = 1024
 _EXTENSIONS = {"arrow.uuid", "arrow.bool8"}
 """Arrow's extension types without a word of their own; others become what they are stored as."""
 _OFFSET = re.compile(r"[+-]\d\d:\d\d")
@@ -120,9 +121,13 @@ def _is_key(table: Table, name: str) -> bool:
     schema = table.file.schema_arrow
     if name not in schema.names or not is_text(schema.field(name).type):
         return False
-    check_column(table, name)
-    column = table.file.read(columns=[name]).column(name)
-    return bool(column.null_count == 0 and len(column.unique()) == len(column))
+    seen: set[bytes | None] = {None}
+    for batch in bounded_batches(table, _KEYS_AT_ONCE, names=[name]):
+        before = len(seen)
+        seen.update(batch.column(0).cast(pa.large_binary()).to_pylist())
+        if len(seen) < before + batch.num_rows:
+            return False
+    return True
 
 
 def released_schema(schema: pa.Schema, layout: Layout, keep: frozenset[str], names: Mapping[str, str]) -> pa.Schema:

@@ -280,7 +280,7 @@ _HEADER = fields(*[I32] * 4, _PLAIN_PAGE, {}, fields(I32, I32, BOOL), _PAGE_V2)
 
 
 class _Column(NamedTuple):
-    """One column chunk: bytes in the file, of its dictionary, of its largest page and of all pages unpacked.
+    """One column chunk: bytes in the file, of its dictionary and of its largest page unpacked.
 
     `widest`: bytes of a value of the dictionary at most, 0 without one. `nested`: a row may have any number of values.
     """
@@ -288,7 +288,6 @@ class _Column(NamedTuple):
     stored: int
     dictionary: int
     page: int
-    pages: int
     values: int
     widest: int
     nested: bool
@@ -320,36 +319,28 @@ def rows_at_once(
         most //= 2
 
 
-def bounded_batches(table: Table, most: int, budget: int = BUDGET) -> Iterator[pa.RecordBatch]:
+def bounded_batches(
+    table: Table, most: int, budget: int = BUDGET, names: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Batches of up to `most` rows, of fewer where they would take too much; raises DatasetError where one does."""
     for group in range(table.file.num_row_groups):
-        rows = rows_at_once(table, group, most, budget)
-        yield from table.file.iter_batches(rows, row_groups=[group], use_threads=False)
-
-
-def check_column(table: Table, name: str) -> None:
-    """Raises DamagedTable where a whole column may not be read at once, or where a page header is damaged."""
-    numbers = leaves_of(table.file, [name])
-    columns = [column for group in range(table.file.num_row_groups) for column in _columns(table, group, numbers)]
-    stored = sum(column.stored for column in columns)
-    taken = sum(column.dictionary + column.pages + column.values * (column.widest + _SLOT) for column in columns)
-    if taken > max(BUDGET, MAX_RATIO * stored):
-        raise DamagedTable(f"the column {name!r} of {stored:,} bytes unpacks to {taken:,} bytes and more")
+        rows = rows_at_once(table, group, most, budget, names)
+        yield from table.file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
 
 
 def _columns(table: Table, group: int, numbers: Sequence[int]) -> Iterator[_Column]:
     stream = table.stream
     for number in numbers:
         chunk, leaf = table.groups[group].chunks[number], table.file.schema.column(number)
-        dictionary = largest = pages = values = widest = 0
+        dictionary = largest = values = widest = 0
         for header, start in _page_headers(stream, chunk):
             size = _whole(header, 2, 0)
             if header.get(1) == _DICTIONARY:
                 dictionary = max(dictionary, size)
                 widest = max(widest, _widest(stream, chunk, leaf.physical_type, header, start))
             elif header.get(1) in (_DATA, _DATA_V2):
-                largest, pages, values = max(largest, size), pages + size, values + _count(header)
-        yield _Column(chunk.size, dictionary, largest, pages, values, widest, leaf.max_repetition_level > 0)
+                largest, values = max(largest, size), values + _count(header)
+        yield _Column(chunk.size, dictionary, largest, values, widest, leaf.max_repetition_level > 0)
 
 
 def _page_headers(stream: BinaryIO, chunk: ColumnChunk) -> Iterator[tuple[dict[int, Any], int]]:

@@ -29,7 +29,6 @@ from anonlib.storage.objects import (
     PAGE,
     READ_TIMEOUT_S,
     REQUEST_TRIES,
-    Body,
     ObjectStorage,
     Verb,
     refused,
@@ -96,11 +95,9 @@ class AzureStorage(ObjectStorage):
         except AzureError as error:
             raise Unavailable(f"{_SERVICE} cannot be reached, or was cut off; check the network.") from error
 
-    def _get(self, key: str, start: int, stop: int | None, etag: str | None) -> Body:
-        assert stop is not None and etag is not None, "it is read in blocks of one version"
+    def _get(self, key: str, start: int, stop: int, etag: str) -> bytes:
         only = {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
-        data = self.client.download_blob(key, start, stop - start, decompress=False, **only).readall()
-        return Body(io.BytesIO(data), len(data), etag)
+        return bytes(self.client.download_blob(key, start, stop - start, decompress=False, **only).readall())
 
     def _head(self, key: str) -> tuple[StoredObject, str | None]:
         found = self.client.get_blob_client(key).get_blob_properties()

@@ -28,7 +28,6 @@ from anonlib.storage.objects import (
     CONNECT_TIMEOUT_S,
     PAGE,
     READ_TIMEOUT_S,
-    Body,
     ObjectStorage,
     Verb,
     changed,
@@ -82,15 +81,13 @@ class GoogleStorage(ObjectStorage):
     def _blob(self, key: str, generation: str | None = None) -> Any:
         return self.client.bucket(self.bucket).blob(key, generation=int(generation) if generation else None)
 
-    def _get(self, key: str, start: int, stop: int | None, etag: str | None) -> Body:
-        assert stop is not None and etag is not None, "it is read in blocks of one generation"
+    def _get(self, key: str, start: int, stop: int, etag: str) -> bytes:
         try:
-            data = self._blob(key, etag).download_as_bytes(start=start, end=stop - 1, raw_download=True, **_HOW)
+            return bytes(self._blob(key, etag).download_as_bytes(start=start, end=stop - 1, raw_download=True, **_HOW))
         except GoogleAPICallError as error:
             if error.code != 404 or not self._blob(key).exists(**_HOW):
                 raise
             raise changed(*self._place(key)) from error
-        return Body(io.BytesIO(data), len(data), etag)
 
     def _head(self, key: str) -> tuple[StoredObject, str | None]:
         blob = self._blob(key)

@@ -6,7 +6,6 @@ job reads one state of the dataset however often its branch moves. The token is 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from anonlib.errors import StorageError, Unavailable
 from anonlib.storage.base import StorageOptions, StoredObject
-from anonlib.storage.objects import Body, ObjectStorage, Verb, changed, refused
+from anonlib.storage.objects import ObjectStorage, Verb, changed, refused
 
 _SERVICE = "the hub"
 _HTTP_ERROR: type[BaseException] = HfHubHTTPError.__bases__[0]
@@ -56,14 +55,12 @@ class HubStorage(ObjectStorage):
             commit = HfApi(token=token).dataset_info(name, revision=revision or None).sha
         return f"hf://{kind}/{name}@{commit}"
 
-    def _get(self, key: str, start: int, stop: int | None, etag: str | None) -> Body:
-        assert stop is not None and etag is not None, "it is read in blocks of one version"
+    def _get(self, key: str, start: int, stop: int, etag: str) -> bytes:
         with self.client.open(f"{self.bucket}/{key}", "rb", block_size=stop - start) as file:
             if _entry(key, file.details).etag != etag:
                 raise changed(*self._place(key))
             file.seek(start)
-            data = file.read(stop - start)
-        return Body(io.BytesIO(data), len(data), etag)
+            return bytes(file.read(stop - start))
 
     def _head(self, key: str) -> tuple[StoredObject, str | None]:
         found = self.client.info(f"{self.bucket}/{key}")

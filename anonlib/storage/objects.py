@@ -1,4 +1,4 @@
-"""What all buckets have in common: keys below a prefix, streams that go on after a cut, claims, and listings.
+"""What all buckets have in common: keys below a prefix, streams that are read in blocks, claims, and listings.
 
 A service of objects is a subclass with five verbs of its own (`_get`, `_head`, `_put`, `_remove`, `_entries`) and its
 own errors (`_translated`). Clients are made where they are used and never pickled: credentials stay in the environment
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 from uuid import uuid4
 
 from anonlib.errors import AccessDenied, Changed, NotFound, StorageError, Unavailable, VersionsRemain
@@ -40,24 +40,10 @@ Verb = Literal["read", "list", "write", "delete"]
 _making_client = threading.Lock()
 
 
-class Body(NamedTuple):
-    """An answer: a stream of bytes, how many there are, and the etag of their object."""
-
-    stream: Any
-    size: int
-    etag: str
-
-
-Get = Callable[[int, int | None, str | None], Body]
-"""(first byte, byte after the last or None for the end, etag or None) -> the bytes."""
-
-
 class ObjectStorage(Storage):
     """Objects below a prefix of a bucket; `root` is the bucket's URI."""
 
     bucket: str
-    streams = False
-    """Whether one answer may be read for minutes; else a file is read in blocks."""
     takes_kms_key = False
 
     def __init__(self, root: str, prefix: str, options: StorageOptions) -> None:
@@ -85,7 +71,13 @@ class ObjectStorage(Storage):
         """Turns what the client raises in a block into a StorageError about this object, or about the bucket."""
 
     @abstractmethod
-    def _get(self, key: str, start: int, stop: int | None, etag: str | None) -> Body: ...
+    def _get(self, key: str, start: int, stop: int, etag: str) -> bytes:
+        """The bytes of the version with this etag from `start` to before `stop`; fewer if the answer was cut off."""
+
+    def _first(self, key: str, size: int) -> tuple[StoredObject, bytes]:
+        """The object, and its first `size` bytes, or all if it has fewer."""
+        found, _ = self._head(key)
+        return found, self._get(key, 0, min(size, found.size), found.etag) if size and found.size else b""
 
     @abstractmethod
     def _head(self, key: str) -> tuple[StoredObject, str | None]:
@@ -115,21 +107,29 @@ class ObjectStorage(Storage):
         return (shown(self.uri, path), path or None) if key else (self.uri, None)
 
     def open_read(self, path: str, etag: str | None = None, *, seekable: bool = False) -> BinaryIO:
-        """See Storage; resumes after a cut, pinned to one etag."""
-        key = self._key(path)
-
-        def get(start: int, stop: int | None, pinned: str | None) -> Body:
-            with self._reading(key):
-                answer = self._get(key, start, stop, pinned)
+        """See Storage; it is read in blocks, pinned to one etag."""
+        key, block = self._key(path), SEEK_BLOCK_BYTES if seekable else READ_BLOCK_BYTES
+        at_once = 0 if seekable else block
+        with self._reading(key):
+            try:
+                with self._translated("read", key):
+                    found, first = self._first(key, at_once)
+            except Unavailable:  # an answer that was cut off is asked for once more
+                found, first = self._first(key, at_once)
+            if etag not in (None, found.etag):
+                raise changed(*self._place(key))
+        if first:
             self._read_last = path
-            return answer
 
-        if self.streams and not seekable:
-            return io.BufferedReader(RangeReader(get, shown(self.uri, path), etag), BUFFER_BYTES)
-        found, block = self.stat(path), SEEK_BLOCK_BYTES if seekable else READ_BLOCK_BYTES
-        if etag not in (None, found.etag):
-            raise self.judged(changed(*self._place(key)), path)
-        return io.BufferedReader(RangeReader(get, shown(self.uri, path), found.etag, found.size, block), BUFFER_BYTES)
+        def get(start: int, stop: int) -> bytes:
+            with self._reading(key):
+                data = self._get(key, start, stop, found.etag)
+                if len(data) != stop - start:
+                    raise Unavailable(f"{shown(self.uri, path)} was cut off; check the network and run again.")
+            self._read_last = path
+            return data
+
+        return io.BufferedReader(_BlockReader(get, found.size, block, first), BUFFER_BYTES)
 
     def stat(self, path: str) -> StoredObject:
         key = self._key(path)
@@ -227,110 +227,54 @@ class ObjectStorage(Storage):
                 yield StoredObject(path or "/", entry.size, entry.etag, entry.cold)
 
 
-class RangeReader(io.RawIOBase):
-    """Raw stream over ranges of an object; wrap it in io.BufferedReader.
+class _BlockReader(io.RawIOBase):
+    """A raw stream over an object of `size` bytes, of which it holds a block; wrap it in io.BufferedReader.
 
-    A shard is read for minutes while models work, and idle connections are cut. So it asks again from the byte that it
-    reached, pinned to the etag of its first answer, and ends only at the length that the server announced.
-
-    block: None reads on to the end in one answer; a number of bytes asks for ranges of at least that size, which suits
-    scattered reads. size: the length in bytes if it is known already (needed with `block`).
+    A shard is read for minutes while models work, and idle connections are cut: so no answer is kept open. `get` gives
+    the bytes from one place to another; a block is asked for READ_TRIES times where the service fails for a moment.
     """
 
-    def __init__(
-        self, get: Get, name: str, etag: str | None, size: int | None = None, block: int | None = None
-    ) -> None:
+    def __init__(self, get: Callable[[int, int], bytes], size: int, block: int, first: bytes) -> None:
         super().__init__()
-        self._get, self._name, self._etag, self._block = get, name, etag, block
-        self._offset = self._body_end = 0
-        self._body: Any = None
-        if size is None:
-            size = self._body_end = self._open(0, None).size
-        self._size = size
-
-    def _open(self, start: int, stop: int | None) -> Body:
-        answer = self._get(start, stop, self._etag)
-        self._etag, self._body = answer.etag, answer.stream
-        if stop is not None and answer.size != stop - start:
-            raise OSError(f"{answer.size} bytes came for a range of {stop - start}")
-        return answer
-
-    def _drop(self) -> None:
-        if self._body is not None:
-            self._body.close()
-            self._body = None
+        self._get, self._size, self._block = get, size, block
+        self._held, self._held_from, self._offset = first, 0, 0
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return self._block is not None
+        return True
 
     def tell(self) -> int:
         return self._offset
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if not self.seekable():
-            raise io.UnsupportedOperation("this stream was not opened as seekable")
         place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
         if place < 0:
             raise OSError("a seek to before the start of the file")
-        if place != self._offset:
-            self._drop()
-            self._offset = place
-        return self._offset
+        self._offset = place
+        return place
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         if not len(view) or self._offset >= self._size:
             return 0
-        cause: BaseException | None = None
-        for attempt in range(READ_TRIES):
-            if attempt:
-                self._drop()
-                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+        if not self._held_from <= self._offset < self._held_from + len(self._held):
+            self._held = self._asked_for(min(self._offset + max(self._block, len(view)), self._size))
+            self._held_from = self._offset
+        at = self._offset - self._held_from
+        part = self._held[at : at + len(view)]
+        view[: len(part)] = part
+        self._offset += len(part)
+        return len(part)
+
+    def _asked_for(self, stop: int) -> bytes:
+        for attempt in range(READ_TRIES - 1):
             try:
-                count = self._read_part(view)
-            except (OSError, Unavailable) as error:
-                cause = error
-                continue
-            if count:
-                if self._offset + count >= self._body_end:
-                    self._finish()
-                self._offset += count
-                return count
-        self._drop()
-        if isinstance(cause, Unavailable):
-            raise cause
-        raise Unavailable(
-            f"{self._name} stopped after {self._offset} of {self._size} bytes, {READ_TRIES} times; "
-            "check the network and run again."
-        ) from cause
-
-    def _read_part(self, view: memoryview) -> int:
-        if self._body is None:
-            wanted = self._size - self._offset if self._block is None else max(self._block, len(view))
-            self._body_end = min(self._offset + wanted, self._size)
-            self._open(self._offset, self._body_end)
-        chunk = self._body.read(min(len(view), self._body_end - self._offset))
-        view[: len(chunk)] = chunk
-        return len(chunk)
-
-    def _finish(self) -> None:
-        """Read on past the last byte of an answer, where a client checks its sum.
-
-        Bytes of it have been handed out, so it is not asked for again; raises Unavailable.
-        """
-        try:
-            self._body.read(1)
-        except OSError as error:
-            raise Unavailable(f"{self._name} was cut off at its end; run again.") from error
-        finally:
-            self._drop()
-
-    def close(self) -> None:
-        self._drop()
-        super().close()
+                return self._get(self._offset, stop)
+            except Unavailable:
+                time.sleep(FIRST_PAUSE_S * 2**attempt)
+        return self._get(self._offset, stop)
 
 
 def changed(place: str, path: str | None) -> Changed:

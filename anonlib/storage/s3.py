@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore import UNSIGNED
-from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -28,7 +27,6 @@ from anonlib.storage.objects import (
     PAGE,
     READ_TIMEOUT_S,
     REQUEST_TRIES,
-    Body,
     ObjectStorage,
     Verb,
 )
@@ -60,6 +58,17 @@ _ONLY_REQUIRED_CHECKSUMS = Config(
 """For servers that are not AWS: many refuse the checksums that boto3 sends by itself since 1.36."""
 
 
+def _described(key: str, answer: dict[str, Any]) -> StoredObject:
+    """The object that an answer to HEAD, or to GET of all of it, is about."""
+    return StoredObject(key, int(answer["ContentLength"]), answer["ETag"].strip('"'), _is_archived(answer))
+
+
+def _content(answer: dict[str, Any], most: int) -> bytes:
+    """The bytes of an answer to GET, `most` at most; its checksum is tried where all are read."""
+    with closing(answer["Body"]) as body:
+        return bytes(body.read(most if most < answer["ContentLength"] else None))
+
+
 def _is_archived(answer: dict[str, Any]) -> bool:
     """Whether an answer to HEAD or GET says that the object has to be restored before it can be read."""
     restored = 'ongoing-request="false"' in answer.get("Restore", "")
@@ -71,25 +80,10 @@ def _pay(params: dict[str, Any], **_: Any) -> None:
     params["headers"]["x-amz-request-payer"] = "requester"
 
 
-class S3Stream:
-    """The body of an answer; reading raises OSError where it is cut, and Unavailable where its checksum differs."""
-
-    def __init__(self, body: Any) -> None:
-        self._body, self.close = body, body.close
-
-    def read(self, size: int) -> bytes:
-        try:
-            return bytes(self._body.read(size))
-        except boto.FlexibleChecksumError as error:
-            raise Unavailable("What S3 sent does not match its checksum; try again.") from error
-        except (boto.HTTPClientError, boto.IncompleteReadError) as error:
-            raise OSError("cut, or silent for too long") from error
-
-
 class S3Storage(ObjectStorage):
     """Objects below s3://bucket/prefix. Needs s3:GetObject, PutObject, ListBucket; deleting: DeleteObject."""
 
-    streams = takes_kms_key = True
+    takes_kms_key = True
 
     def __init__(self, bucket: str, prefix: str, options: StorageOptions) -> None:
         super().__init__(f"s3://{bucket}", prefix, options)
@@ -127,14 +121,17 @@ class S3Storage(ObjectStorage):
         where, path = self._place(key) if key else (None, None)
         return as_sentence(action, self.bucket, endpoint, where, path, pays=self._options.requester_pays)
 
-    def _get(self, key: str, start: int, stop: int | None, etag: str | None) -> Body:
-        request: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
-        if stop is not None:
-            request["Range"] = f"bytes={start}-{stop - 1}"
-        if etag is not None:
-            request["IfMatch"] = f'"{etag}"'
-        answer = self.client.get_object(**request)
-        return Body(S3Stream(answer["Body"]), int(answer["ContentLength"]), answer["ETag"].strip('"'))
+    def _get(self, key: str, start: int, stop: int, etag: str) -> bytes:
+        part = {"Range": f"bytes={start}-{stop - 1}", "IfMatch": f'"{etag}"'}
+        # One byte more than was asked for shows a server that answers with the whole object.
+        return _content(self.client.get_object(Bucket=self.bucket, Key=key, **part), stop - start + 1)
+
+    def _first(self, key: str, size: int) -> tuple[StoredObject, bytes]:
+        """See ObjectStorage; one request, which may be broken off behind these bytes."""
+        if not size:
+            return super()._first(key, size)
+        answer = self.client.get_object(Bucket=self.bucket, Key=key)
+        return _described(key, answer), _content(answer, size)
 
     def _head(self, key: str) -> tuple[StoredObject, str | None]:
         try:
@@ -146,8 +143,7 @@ class S3Storage(ObjectStorage):
             # nor a missing bucket from a missing object; the answer to GET can.
             answer = self.client.get_object(Bucket=self.bucket, Key=key)
             answer["Body"].close()
-        found = StoredObject(key, int(answer["ContentLength"]), answer["ETag"].strip('"'), _is_archived(answer))
-        return found, answer.get("Metadata", {}).get(_CLAIM)
+        return _described(key, answer), answer.get("Metadata", {}).get(_CLAIM)
 
     def archived(self, files: Sequence[StoredObject]) -> tuple[int, bool]:
         """See Storage. A listing tells neither what was restored nor what Intelligent-Tiering has moved, HEAD does."""

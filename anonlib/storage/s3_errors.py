@@ -138,8 +138,8 @@ def not_sent(error: boto.BotoCoreError, action: str, what: str, endpoint: str) -
         )
     if isinstance(error, boto.ProfileNotFound):
         return StorageError("The profile that AWS_PROFILE or the job names is not in the AWS configuration files.")
-    if isinstance(error, boto.FlexibleChecksumError):
-        return Unavailable(f"What {endpoint} sent does not match its checksum; try again.")
+    if isinstance(error, boto.FlexibleChecksumError | boto.IncompleteReadError):
+        return Unavailable(f"What {endpoint} sent was cut off, or does not match its checksum; try again.")
     if isinstance(error, boto.SSLError):
         return StorageError(f"The TLS certificate of {endpoint} is not trusted here; set AWS_CA_BUNDLE.")
     if isinstance(error, boto.ConnectionError | boto.HTTPClientError):

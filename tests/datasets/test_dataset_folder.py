@@ -15,13 +15,7 @@ from anonlib.datasets import open_dataset
 from anonlib.datasets.folder import SLICE_IMAGES
 from anonlib.errors import DatasetError
 from anonlib.workspace.tables import table_bytes
-
-
-def fill(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
+from tests.support.photos import fill
 
 
 def written(

@@ -1,4 +1,4 @@
-"""One job at Google, at Azure and on a disk makes the same bytes, whatever the service does to it meanwhile."""
+"""One job at S3, at Google, at Azure and on a disk makes the same bytes, whatever the service does to it meanwhile."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from anonlib.execution import retry
-from anonlib.storage import open_storage
+from anonlib.storage import StorageOptions, open_storage
 from tests.faults.proxy import FaultProxy
-from tests.support.clouds import Cloud
+from tests.support.clouds import cloud_of
 from tests.support.runs import Run, job, run_through, salted
 
 
@@ -18,23 +18,24 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for real."""
     monkeypatch.setattr(retry, "PAUSES_S", (0.001,) * 3)
     monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
 
 
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
 )  # of Google's client
-@pytest.mark.parametrize("service", ["gs", "abfs"])
+@pytest.mark.parametrize("service", ["s3", "gs", "abfs"])
 def test_a_service_that_fails_every_fourth_time_changes_nothing(
     service: str, redacted: Run, request: pytest.FixtureRequest
 ) -> None:
-    cloud: Cloud = request.getfixturevalue(service)
+    cloud = cloud_of(request, service)
     root = f"{service}://{cloud.bucket()}"
     with FaultProxy(cloud.endpoint, slow_s=0.01) as proxy, cloud.acting(proxy.endpoint):
         photos = open_storage(f"{root}/photos")
         for path in sorted(redacted.input.iterdir()):
             photos.publish(path.name, path)
         config = job(f"{root}/photos", root, method={"name": "solid"}, secret=redacted.config.secret.model_dump())
-        salted(config)
+        salted(config, StorageOptions() if service == "s3" else None)
         proxy.schedule(0, 0.25, most=40)
         summary = run_through(config)
         assert (summary.committed, summary.quarantined) == (3, 1), "the file that is no image"

@@ -5,7 +5,6 @@ Never in a quarantine: that is for good, and a storage that fails is no fault of
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,10 +19,9 @@ from anonlib.job import Job
 from anonlib.storage import OURS, open_storage
 from anonlib.terminal import guarded
 from tests.faults.proxy import FaultProxy
-from tests.support.runs import Run, job, run_through, salted
+from tests.support.runs import Run, job, salted
 from tests.support.s3server import Credentials, S3Server, policy
 
-RATE = 0.25
 RIGHTS = ("s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject")
 LASTING = (
     ("/scan/*/commits/00000.json", "expired", "have expired"),
@@ -89,23 +87,6 @@ def cloud(s3: S3Server, redacted: Run) -> Cloud:
 def proxy(cloud: Cloud) -> Iterator[FaultProxy]:
     with cloud.server.acting_as(cloud.user), FaultProxy(cloud.server.endpoint, slow_s=0.01) as proxy:
         yield proxy
-
-
-def test_a_storage_that_fails_every_fourth_time_changes_nothing(cloud: Cloud, proxy: FaultProxy) -> None:
-    """Requests fail by a schedule; the job is run again as often as it takes."""
-    proxy.schedule(0, RATE, most=60)
-    config = cloud.job(proxy.endpoint)
-    summary = run_through(config)
-    assert (summary.committed, summary.quarantined) == (3, 1), "the file that is no image"
-    assert cloud.made(config) == cloud.clean
-    faults = Counter(injected.fault for injected in proxy.log)
-    assert faults.total() >= 12 and len(faults) >= 5, faults
-
-
-def test_a_bucket_and_a_disk_hold_the_same_release(cloud: Cloud, redacted: Run) -> None:
-    in_bucket = {path: data for path, data in cloud.clean.items() if path.startswith("release/")}
-    files = (path for path in redacted.output.rglob("*") if path.is_file())
-    assert in_bucket == {f"release/{path.relative_to(redacted.output)}": path.read_bytes() for path in files}
 
 
 def test_a_write_whose_answer_is_lost_is_done_once(cloud: Cloud, proxy: FaultProxy) -> None:

@@ -20,7 +20,7 @@ from anonlib.datasets.webdataset import read_tar
 from anonlib.errors import NotExact
 from anonlib.media import exact, jpeg, webp
 from anonlib.media.codec import decode
-from tests.fuzz.fuzz import tried
+from tests.fuzz.fuzz import bounded, tried
 from tests.fuzz.properties import CHECKS, MARKER, check_tar, has_planted
 from tests.fuzz.seeds import KINDS, seeds, smooth
 from tests.support.photos import encoded, jpeg_segment, png_chunk
@@ -37,9 +37,10 @@ def test_finds_stay_mended(path: Path) -> None:
 
 
 def test_a_few_hundred_changed_files_of_every_kind() -> None:
-    found = tried(1, range(400), list(KINDS), seeds())
-    assert len(found) == 400
-    assert not [result for result in found.values() if "\t!" in result]
+    files = seeds()
+    with bounded():
+        found = [tried(1, number, list(KINDS), files)[:2] for number in range(400)]
+    assert not [(kind, answer) for kind, answer in found if answer.startswith("!")]
 
 
 # ---- JPEG -----------------------------------------------------------------------------------------------------
@@ -129,6 +130,7 @@ def png(depth: int, colour: int, rows: np.ndarray, *before: bytes, width: int = 
 OPAQUE = np.dstack([PIXELS, np.full((64, 96), 255, np.uint8)])
 LEVELS = GREY // 16
 DEEP = (OPAQUE.astype(">u2") << 8) * (np.indices((64, 96, 4))[1] > 40).astype(">u2") + 7
+HIDDEN = np.array([7, 0, 0, 0], np.uint8)
 LATE = png_chunk(b"tRNS", PIXELS[0, 0].astype(">u2").tobytes())
 STREAM = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PIXELS))
 
@@ -144,6 +146,9 @@ STREAM = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PIXELS))
         pytest.param(png(1, 0, LEVELS[:, :1], width=1), id="bits beyond the last column"),
         pytest.param(png(16, 6, DEEP.astype(">u2")), id="low bytes under transparency"),
         pytest.param(png(8, 2, PIXELS, data=STREAM[:2] + b"\0\0\0\xff\xff" * 500 + STREAM[2:]), id="empty blocks"),
+        pytest.param(png(8, 2, PIXELS, data=STREAM + b"hidden"), id="bytes behind the stream"),
+        pytest.param(png(8, 2, np.concatenate([PIXELS, PIXELS[:9]])), id="rows below the image"),
+        pytest.param(png(8, 6, OPAQUE * (np.indices((64, 96, 4))[1] > 40) + HIDDEN), id="a colour under transparency"),
         pytest.param(png(8, 2, PIXELS)[:-12] + LATE + png(8, 2, PIXELS)[-12:], id="transparency behind the data"),
     ],
 )  # fmt: skip
@@ -176,6 +181,12 @@ def test_a_webp_with_an_alpha_that_no_viewer_shows_is_not_exact() -> None:
     assert decode(hidden, max_mpx=1).alpha is None
     assert not decode(hidden, max_mpx=1).is_exact
     assert decode(encoded(PIXELS, "WEBP", lossless=True), max_mpx=1).is_exact
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_webp_with_bytes_behind_its_picture_is_not_exact(lossless: bool) -> None:
+    name, stream = webp._read(encoded(PIXELS, "WEBP", quality=80, lossless=lossless))
+    assert not decode(riff(name, stream + MARKER * 2), max_mpx=1).is_exact
 
 
 def test_a_webp_with_room_behind_its_first_part_is_not_exact() -> None:

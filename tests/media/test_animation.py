@@ -176,11 +176,3 @@ def test_an_animated_image_becomes_a_clip_and_a_still_does_not(kind: str, tmp_pa
     Image.fromarray(frame(0)).save(out, kind)
     still = Sample("b", out.getvalue(), kind)
     assert not isinstance(read_or_open(still, job), ClipInfo) and still.clip is None
-
-
-def test_a_tiff_of_many_pages_is_no_clip(tmp_path: Path) -> None:
-    job = JobConfig.model_validate({"input": {"uri": "in"}, "output": {"uri": "out"}, "workspace": {"uri": "work"}})
-    images = [Image.fromarray(frame(number)) for number in range(3)]
-    images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:])
-    found = read_or_open(Sample("a", (tmp_path / "a.tif").read_bytes(), "tif"), job)
-    assert isinstance(found, ImageProblem) and found.reason is Reason.ANIMATED

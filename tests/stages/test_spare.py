@@ -90,8 +90,7 @@ def test_a_person_who_agreed_stays_and_the_others_do_not(one_shard: Run, method:
     before = {
         name.partition(".")[0]: data for name, data in images(one_shard.input / "00000.tar").items() if "jpg" in name
     }
-    (tmp_path / "agreed").mkdir()
-    (tmp_path / "agreed" / "somebody.jpg").write_bytes(before["holiday-003"])
+    photos.fill(tmp_path / "agreed", {"somebody.jpg": before["holiday-003"]})
     found = run_job(
         one_shard.input,
         tmp_path,
@@ -123,7 +122,6 @@ def test_a_person_who_agreed_stays_and_the_others_do_not(one_shard: Run, method:
 
 @pytest.mark.job
 def test_a_photo_of_consent_must_show_one_face(one_shard: Run, tmp_path: Path) -> None:
-    (tmp_path / "agreed").mkdir()
-    (tmp_path / "agreed" / "place.jpg").write_bytes(photos.jpeg(photos.nobody()))
+    photos.fill(tmp_path / "agreed", {"place.jpg": photos.jpeg(photos.nobody())})
     with pytest.raises(ConfigError, match=r"spare.people: place.jpg shows 0 faces"):
         Job(job(one_shard.input, tmp_path, spare={"people": str(tmp_path / "agreed")})).scan()

@@ -13,22 +13,18 @@ from anonlib.errors import Changed, ConfigError, LinkRefused, NotAFile, NotFound
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.storage.local import REFUSED_LINK, LocalStorage
 from anonlib.storage.objects import ObjectStorage
-from tests.support.clouds import Cloud
-from tests.support.s3server import S3Server, one_sentence
+from tests.support.clouds import cloud_of
+from tests.support.s3server import one_sentence
 
 
 @pytest.fixture(params=["local", "s3", "gs", "abfs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     if request.param == "local":
         yield open_storage(str(tmp_path / "root"))
-    elif request.param != "s3":
-        cloud: Cloud = request.getfixturevalue(request.param)
+    else:
+        cloud = cloud_of(request, request.param)
         with cloud.acting():
             yield open_storage(f"{cloud.scheme}://{cloud.bucket()}/some/prefix")
-    else:
-        server: S3Server = request.getfixturevalue("s3")
-        with server.acting_as():
-            yield open_storage(f"s3://{server.bucket()}/some/prefix", server.options)
 
 
 def test_what_is_published_is_read_back(place: Storage, tmp_path: Path) -> None:

@@ -111,8 +111,7 @@ with scratch() as folder:
 
 def test_a_temporary_folder_is_its_owners_alone_and_goes(temporary: Path, umask: int) -> None:
     with scratch() as folder:
-        (folder / "deep").mkdir()
-        (folder / "deep" / "photo").write_bytes(b"1")
+        photos.fill(folder / "deep", {"photo": b"1"})
         assert folder.parent == temporary and mode(folder) == 0o700
     assert list(temporary.iterdir()) == []
 

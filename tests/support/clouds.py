@@ -1,4 +1,4 @@
-"""Emulators of Google Cloud Storage and of Azure's blob storage on the loopback; faults come from faults/proxy.py.
+"""Services of objects on the loopback: S3, and emulators of Google's and Azure's; faults come from faults/proxy.py.
 
 Google's is fake-gcs-server, from PyPI; it knows neither permissions nor, for uploads above 8 MiB, conditions. Azure's
 is Azurite, from npm; it checks keys.
@@ -22,14 +22,14 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.s3server import free_port
+from tests.support.s3server import REGION, free_port
 
 START_TIMEOUT_S = 90
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """An emulator, and what a process must know of it; `key` is the account's at Azure."""
+    """A server, and what a process must know of it; `key`: of the account at Azure, of the root user at S3."""
 
     scheme: str
     endpoint: str
@@ -40,13 +40,17 @@ class Cloud:
         endpoint = endpoint or self.endpoint
         if self.scheme == "gs":
             return {"STORAGE_EMULATOR_HOST": endpoint}
+        if self.scheme == "s3":
+            root = {"AWS_ACCESS_KEY_ID": "root", "AWS_SECRET_ACCESS_KEY": self.key, "AWS_DEFAULT_REGION": REGION}
+            return root | {"AWS_ENDPOINT_URL_S3": endpoint}
         account = f"DefaultEndpointsProtocol=http;AccountName=test;AccountKey={self.key};"
         return {"AZURE_STORAGE_CONNECTION_STRING": f"{account}BlobEndpoint={endpoint}/test;"}
 
     @contextmanager
     def acting(self, endpoint: str | None = None) -> Iterator[pytest.MonkeyPatch]:
         with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in os.environ if name.startswith(("AZURE_", "GOOGLE_", "STORAGE_EMULATOR"))]:
+            others = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR")
+            for name in [name for name in os.environ if name.startswith(others)]:
                 patch.delenv(name)
             patch.setenv("NO_PROXY", "127.0.0.1")
             for name, value in self.environment(endpoint).items():
@@ -56,6 +60,10 @@ class Cloud:
     def client(self, bucket: str) -> Any:
         """The maker's own client of a bucket."""
         with self.acting():
+            if self.scheme == "s3":
+                import boto3
+
+                return boto3.session.Session().resource("s3").Bucket(bucket)
             if self.scheme == "gs":
                 from google.cloud import storage
 
@@ -71,10 +79,17 @@ class Cloud:
         if self.scheme == "gs":
             for key, value in settings.items():
                 setattr(made, key, value)
-            made.create()
-        else:
+        if self.scheme == "abfs":
             made.create_container()
+        else:
+            made.create()
         return name
+
+
+def cloud_of(request: pytest.FixtureRequest, scheme: str) -> Cloud:
+    """The session's own server of this scheme."""
+    found = request.getfixturevalue(scheme)
+    return Cloud("s3", found.endpoint, found.root.secret) if scheme == "s3" else found
 
 
 def _google(port: int, folder: Path) -> list[str]:

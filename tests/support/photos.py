@@ -101,6 +101,15 @@ def tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
     return path
 
 
+def fill(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """A folder with these files, by their paths in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
 def content_of(path: Path) -> dict[str, bytes]:
     """Member name -> bytes of everything in a tar, in order."""
     found = {}

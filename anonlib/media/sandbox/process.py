@@ -14,6 +14,7 @@ import json
 import logging
 import mmap
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -46,8 +47,6 @@ from anonlib.media.sandbox.worker import (
     READY_WORD,
     REPLACE,
     REQUEST,
-    packed,
-    packed_mask,
     shared_bytes,
 )
 
@@ -318,13 +317,13 @@ class Decoders:
         seconds: float,
     ) -> bytes:  # fmt: skip
         """`exact.replace` in another process; raises ImageProblem where that raises NotExact, and as decode."""
-        return cast("bytes", self._ask(max_mpx, seconds, REPLACE, data, packed(changed, pixels, stored)))
+        return cast("bytes", self._ask(max_mpx, seconds, REPLACE, data, pickle.dumps((changed, pixels, stored))))
 
     def changed_blocks(
         self, before: bytes, after: bytes, allowed: NDArray[np.bool_], *, max_mpx: float, seconds: float
     ) -> int:
         """`exact.changed_blocks` in another process; raises as replace."""
-        return cast("int", self._ask(max_mpx, seconds, COMPARE, before, packed_mask(allowed, after)))
+        return cast("int", self._ask(max_mpx, seconds, COMPARE, before, pickle.dumps((after, allowed))))
 
     def layers(self) -> tuple[str, ...]:
         """The layers of confinement.LAYERS that this kernel grants; raises SandboxUnavailable where too few."""
@@ -347,23 +346,18 @@ class Decoders:
         self, max_mpx: float, seconds: float, wanted: int, data: bytes, extra: bytes, least_side: int | None = None
     ) -> Picture | int | bytes:
         with self._free:
-            return self._answer(max_mpx, seconds, wanted, data, extra, least_side)
-
-    def _answer(
-        self, max_mpx: float, seconds: float, wanted: int, data: bytes, extra: bytes, least_side: int | None
-    ) -> Picture | int | bytes:
-        process = self._idle_process(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
-        second = False
-        while True:
-            fresh = not process.used
-            try:
-                return process.ask(wanted, data, extra, least_side)
-            except SandboxDied as death:
-                if second or (fresh and not death.from_outside):
-                    raise ImageProblem(death.reason, str(death)) from None
-            finally:
-                self._take_back(process)
-            process, second = DecoderProcess(max_mpx, seconds, self.program), True
+            process = self._idle_process(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
+            second = False
+            while True:
+                fresh = not process.used
+                try:
+                    return process.ask(wanted, data, extra, least_side)
+                except SandboxDied as death:
+                    if second or (fresh and not death.from_outside):
+                        raise ImageProblem(death.reason, str(death)) from None
+                finally:
+                    self._take_back(process)
+                process, second = DecoderProcess(max_mpx, seconds, self.program), True
 
     def _idle_process(self, max_mpx: float, seconds: float) -> DecoderProcess | None:
         with self._lock:

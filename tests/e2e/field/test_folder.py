@@ -33,16 +33,9 @@ PHOTO = photos.jpeg(PIXELS)
 SOLID: dict[str, Any] = {"method": {"name": "solid"}}
 
 
-def fill(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
 def run_on(root: Path, files: dict[str, bytes], **changes: Any) -> Run:
     """A run on a folder of these files, verified, in which nothing is lost."""
-    run = run_job(fill(root / "in", files), root, **(SOLID | changes))
+    run = run_job(photos.fill(root / "in", files), root, **(SOLID | changes))
     assert verify(open_storage(str(run.output))).left_out == run.summary.left_out
     return run
 
@@ -134,7 +127,7 @@ def test_only_a_photo_without_an_ending_is_enough_of_a_dataset(tmp_path: Path) -
     run = run_on(tmp_path, {"1": PHOTO, "2": PHOTO, "LICENSE": b"words"}, rekey=True)
     assert run.summary.released == 2 and all(path.suffix == ".jpg" for path in (run.output / "data").iterdir())
     with pytest.raises(DatasetError, match="contains no image"):
-        open_dataset(str(fill(tmp_path / "none", {"LICENSE": b"words", "a.txt": b"x"})))
+        open_dataset(str(photos.fill(tmp_path / "none", {"LICENSE": b"words", "a.txt": b"x"})))
 
 
 # ---- folders --------------------------------------------------------------------------------------------------
@@ -176,7 +169,7 @@ def test_bins_thumbnails_and_snapshots_are_left_out_and_counted(tmp_path: Path) 
     ],
 )
 def test_a_pattern_that_names_them_reads_them(tmp_path: Path, pattern: str, keys: list[str]) -> None:
-    fill(tmp_path, dict.fromkeys((".thumbnails/a.jpg", "sub/b.jpg", "c.jpg", "_x/d.jpg"), PHOTO))
+    photos.fill(tmp_path, dict.fromkeys((".thumbnails/a.jpg", "sub/b.jpg", "c.jpg", "_x/d.jpg"), PHOTO))
     dataset = open_dataset(f"{tmp_path}/{pattern}")
     assert sorted(sample.key for shard in dataset.shards() for sample in dataset.read(shard)) == keys
 
@@ -200,7 +193,7 @@ def test_a_folder_that_may_not_be_entered_is_named_and_a_closed_lost_found_is_sk
     tmp_path: Path, closed: list[str]
 ) -> None:
     files = {"in/a.jpg": PHOTO, "in/lost+found/x": b"", "in/private/b.jpg": PHOTO, "in/open/c.jpg": PHOTO}
-    fill(tmp_path, files)
+    photos.fill(tmp_path, files)
     closed += ["lost+found"]
     assert open_dataset(str(tmp_path / "in")).left_out() == {"unreadable folder": 1}
     closed += ["private"]
@@ -225,11 +218,11 @@ def cache(root: Path, snapshot: str = "0a1b2c") -> Path:
     pq.write_table(pa.table({"image": pa.array([{"bytes": PHOTO, "path": "a.jpg"}], struct)}), table)
     blobs = dict(zip(FORMATS, (PHOTO, tar.read_bytes(), table.getvalue()), strict=True))
     for number, (name, content) in enumerate(blobs.items()):
-        fill(hub / "blobs", {f"{number:040x}": content})
+        photos.fill(hub / "blobs", {f"{number:040x}": content})
         link = hub / "snapshots" / snapshot / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(f"../../../blobs/{number:040x}")
-    fill(hub / "refs", {"main": snapshot.encode()})
+    photos.fill(hub / "refs", {"main": snapshot.encode()})
     return hub / "snapshots" / snapshot
 
 
@@ -251,9 +244,9 @@ def test_a_whole_cache_is_its_snapshots_and_not_its_blobs(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("path", FORMATS)
 def test_links_out_of_the_input_are_one_sentence_in_every_format(tmp_path: Path, path: str) -> None:
-    snapshot, elsewhere = cache(tmp_path), fill(tmp_path / "elsewhere", {"secret": b"s"})
+    snapshot, elsewhere = cache(tmp_path), photos.fill(tmp_path / "elsewhere", {"secret": b"s"})
     name = path.rpartition("/")[2]
-    folder = fill(tmp_path / "in", {})
+    folder = photos.fill(tmp_path / "in", {})
     folder.mkdir()
     (folder / name).symlink_to((snapshot / path).resolve())
     with pytest.raises(DatasetError, match=r"is a link that leads out of .* or nowhere.*copy it"):
@@ -269,13 +262,13 @@ def test_links_out_of_the_input_are_one_sentence_in_every_format(tmp_path: Path,
 def test_one_link_out_among_shards_is_a_row(tmp_path: Path, path: str) -> None:
     good = (cache(tmp_path) / path).read_bytes()
     ending = path.rpartition(".")[2]
-    (fill(tmp_path / "in", {f"b.{ending}": good}) / f"a.{ending}").symlink_to(tmp_path / "tar")
+    (photos.fill(tmp_path / "in", {f"b.{ending}": good}) / f"a.{ending}").symlink_to(tmp_path / "tar")
     run = run_job(tmp_path / "in", tmp_path, **SOLID)
     assert (run.summary.released, run.summary.quarantined) == (1, 1)
 
 
 def test_a_link_to_a_folder_outside_is_refused_unless_it_is_no_data(tmp_path: Path) -> None:
-    fill(tmp_path, {"in/a.jpg": PHOTO, "out/b.jpg": PHOTO})
+    photos.fill(tmp_path, {"in/a.jpg": PHOTO, "out/b.jpg": PHOTO})
     (tmp_path / "in" / ".cache").symlink_to(tmp_path / "out")
     (tmp_path / "in" / "again").symlink_to(".")
     os.mkfifo(tmp_path / "in" / "pipe.jpg")
@@ -349,7 +342,7 @@ def test_shards_with_such_keys_are_quarantined_too(s3: S3Server, bucket: str, tm
 
 
 def test_a_pattern_that_the_shell_expanded_is_a_sentence(tmp_path: Path) -> None:
-    fill(tmp_path, {"a.jpg": PHOTO, "b.jpg": PHOTO, "c.jpg": PHOTO})
+    photos.fill(tmp_path, {"a.jpg": PHOTO, "b.jpg": PHOTO, "c.jpg": PHOTO})
     files = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]
     for arguments in (files, files[:2]):
         code, said = on_command(tmp_path, "--input", *arguments)
@@ -382,7 +375,7 @@ def test_a_kept_field_that_is_nowhere_and_what_is_dropped_is_said(tmp_path: Path
 def test_a_field_of_labels_or_boxes_that_is_nowhere_stops_the_run(tmp_path: Path) -> None:
     rows = [{"file_name": "a.jpg", "person": "Ada"}, {"file_name": "b.jpg", "person": "Bob"}]
     files = dict.fromkeys(("a.jpg", "b.jpg"), PHOTO) | {"metadata.jsonl": "\n".join(map(json.dumps, rows)).encode()}
-    fill(tmp_path / "in", files)
+    photos.fill(tmp_path / "in", files)
     for key in ("subject", "boxes"):
         code, said = on_command(tmp_path, "--input", str(tmp_path / "in"), f"--{key}-field", "persno")
         assert code == 1 and "json:person" in said

@@ -35,8 +35,7 @@ def said(*arguments: str) -> tuple[int, str, str]:
 def blacked_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A folder with a photo that was run by flags alone, and the places of the run."""
     root = tmp_path_factory.mktemp("newcomer")
-    (root / "in").mkdir()
-    (root / "in" / "a.jpg").write_bytes(photos.jpeg(photos.astronaut()))
+    photos.fill(root / "in", {"a.jpg": photos.jpeg(photos.astronaut())})
     places = ["--workspace", str(root / "workspace"), "--output", str(root / "release")]
     done = said("run", "--input", str(root / "in"), *places, "--method", "solid", "--actors", "0")
     assert done[0] == 0, done

@@ -175,8 +175,7 @@ def test_buckets_get_their_key_their_payer_and_no_signature_for_a_public_input(s
 def test_a_disk_without_hard_links_is_said_before_anything_is_scanned(
     tmp_path: Path, photo: bytes, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.jpg").write_bytes(photo)
+    photos.fill(tmp_path / "in", {"a.jpg": photo})
     config = job(tmp_path / "in", tmp_path, method={"name": "solid"})
 
     def refuse(source: Path, target: Path) -> None:
@@ -214,8 +213,7 @@ def test_a_full_disk_is_not_called_one_without_hard_links(tmp_path: Path, monkey
 def test_a_place_that_cannot_be_written_is_named_before_anything_is_scanned(
     tmp_path: Path, photo: bytes, place: str, uri: str
 ) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.jpg").write_bytes(photo)
+    photos.fill(tmp_path / "in", {"a.jpg": photo})
     changes = {place: {"uri": uri}} | ({"secret": {}} if place == "workspace" else {})
     config = job(tmp_path / "in", tmp_path, method={"name": "solid"}, **changes)
     with pytest.raises(JobError, match=f"the {place} {uri} cannot be used: Cannot write"):

@@ -217,9 +217,7 @@ def test_a_table_with_a_log_is_refused_wherever_one_points_into_it(tmp_path: Pat
 
 
 def test_an_image_given_by_its_path_is_read_below_the_input_and_nowhere_else(tmp_path: Path) -> None:
-    (tmp_path / "in" / "images").mkdir(parents=True)
-    (tmp_path / "in" / "images" / "a.jpg").write_bytes(PHOTO)
-    (tmp_path / "in" / "images" / "b.jpg").write_bytes(OTHER)
+    photos.fill(tmp_path / "in" / "images", {"a.jpg": PHOTO, "b.jpg": OTHER})
     (tmp_path / "out.jpg").write_bytes(OTHER)
     paths = [
         "images/a.jpg",
