@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,16 +170,6 @@ def test_a_changed_input_or_a_new_file_is_refused(source: Path, tmp_path: Path) 
     with pytest.raises(JobError, match="is not the one that the workspace"):
         Job(job(source, tmp_path, **SOLID))
     assert contents(tmp_path / "release") == before
-
-
-def test_an_input_that_changes_between_scan_and_render_is_not_released(source: Path, tmp_path: Path) -> None:
-    """The boxes of the old image would be painted on the new one."""
-    opened = Job(job(source, tmp_path, **SOLID))
-    opened.scan()
-    os.utime(source / "00000.tar", (1, 1))
-    summary = opened.render(opened.make_plan())
-    assert (summary.quarantined, summary.released, summary.code) == (2, 0, 3)
-    assert not (tmp_path / "release" / "data").exists()
 
 
 @pytest.mark.parametrize("change", [{"method": {"name": "blur"}}, {"rekey": True}, {"jpeg_quality": 80}])

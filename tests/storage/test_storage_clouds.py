@@ -127,10 +127,11 @@ def test_a_wrong_key_is_a_sentence_without_it(abfs: Cloud) -> None:
     assert one_sentence(caught.value) and wrong.key not in str(caught.value)
 
 
-@pytest.mark.parametrize("uri", ["gs://bucket", "abfs://container"])
+@pytest.mark.parametrize("uri", ["s3://some-bucket", "gs://bucket", "abfs://container"])
 def test_no_credentials_at_all_is_a_sentence(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("AZURE_", "GOOGLE_", "STORAGE_EMULATOR"))]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("HOME", "/nowhere")
     with pytest.raises(StorageError, match="No usable") as caught:

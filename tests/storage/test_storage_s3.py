@@ -47,14 +47,6 @@ def test_an_unknown_key_id_and_a_missing_bucket_are_sentences(s3: S3Server) -> N
                 verb("y")
 
 
-def test_no_credentials_at_all_is_a_sentence(s3: S3Server) -> None:
-    with s3.acting_as() as environment:
-        environment.delenv("AWS_ACCESS_KEY_ID")
-        environment.delenv("AWS_SECRET_ACCESS_KEY")
-        with pytest.raises(StorageError, match="No usable AWS credentials"):
-            open_storage("s3://some-bucket", s3.options).read("x")
-
-
 def test_access_denied_names_the_action_and_the_place(s3: S3Server) -> None:
     bucket = s3.bucket()
     with s3.acting_as(s3.user(policy(bucket, "s3:GetObject"))):
