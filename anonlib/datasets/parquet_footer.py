@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -279,20 +279,6 @@ _PAGE_V2 = fields(*[I32] * 6, BOOL, _STATISTICS)
 _HEADER = fields(*[I32] * 4, _PLAIN_PAGE, {}, fields(I32, I32, BOOL), _PAGE_V2)
 
 
-class _Column(NamedTuple):
-    """One column chunk: bytes in the file, of its dictionary and of its largest page unpacked.
-
-    `widest`: bytes of a value of the dictionary at most, 0 without one. `nested`: a row may have any number of values.
-    """
-
-    stored: int
-    dictionary: int
-    page: int
-    values: int
-    widest: int
-    nested: bool
-
-
 def rows_at_once(
     table: Table, group: int, most: int, budget: int = BUDGET, names: Collection[str] | None = None
 ) -> int:
@@ -302,16 +288,12 @@ def rows_at_once(
     where a page header is damaged.
     """
     leaves = range(table.file.metadata.num_columns) if names is None else leaves_of(table.file, names)
-    columns = list(_columns(table, group, leaves))
-    rows, stored = table.groups[group].rows, sum(column.stored for column in columns)
+    columns = [_memory_of(table, group, leaf) for leaf in leaves]
+    rows, stored = table.groups[group].rows, sum(table.groups[group].chunks[leaf].size for leaf in leaves)
     if rows > max(MAX_ROWS, stored):
         raise DamagedTable(f"a row group says that it has {rows:,} rows in {stored:,} bytes")
     while True:
-        taken = 0
-        for column in columns:
-            values = column.values if column.nested else min(most, column.values)
-            # Arrow has a dictionary twice, and the pages in which the rows lie.
-            taken += 2 * column.dictionary + column.page + values * (column.widest + _SLOT)
+        taken = sum(fixed + each * (values if nested else min(most, values)) for fixed, each, values, nested in columns)
         if taken <= max(budget, MAX_RATIO * stored):
             return most
         if most == 1:
@@ -328,19 +310,19 @@ def bounded_batches(
         yield from table.file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
 
 
-def _columns(table: Table, group: int, numbers: Sequence[int]) -> Iterator[_Column]:
-    stream = table.stream
-    for number in numbers:
-        chunk, leaf = table.groups[group].chunks[number], table.file.schema.column(number)
-        dictionary = largest = values = widest = 0
-        for header, start in _page_headers(stream, chunk):
-            size = _whole(header, 2, 0)
-            if header.get(1) == _DICTIONARY:
-                dictionary = max(dictionary, size)
-                widest = max(widest, _widest(stream, chunk, leaf.physical_type, header, start))
-            elif header.get(1) in (_DATA, _DATA_V2):
-                largest, values = max(largest, size), values + _count(header)
-        yield _Column(chunk.size, dictionary, largest, values, widest, leaf.max_repetition_level > 0)
+def _memory_of(table: Table, group: int, number: int) -> tuple[int, int, int, bool]:
+    """What a leaf takes: bytes whatever the rows, and bytes a value; its values, and whether a row may have several."""
+    chunk, leaf = table.groups[group].chunks[number], table.file.schema.column(number)
+    dictionary = largest = values = widest = 0
+    for header, start in _page_headers(table.stream, chunk):
+        size = _whole(header, 2, 0)
+        if header.get(1) == _DICTIONARY:
+            dictionary = max(dictionary, size)
+            widest = max(widest, _widest(table.stream, chunk, leaf.physical_type, header, start))
+        elif header.get(1) in (_DATA, _DATA_V2):
+            largest, values = max(largest, size), values + _count(header)
+    # Arrow has a dictionary twice, and the pages in which the rows lie.
+    return 2 * dictionary + largest, widest + _SLOT, values, leaf.max_repetition_level > 0
 
 
 def _page_headers(stream: BinaryIO, chunk: ColumnChunk) -> Iterator[tuple[dict[int, Any], int]]:
