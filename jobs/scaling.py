@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields, replace
 from math import ceil
 from typing import NamedTuple
 
-from anonlib.execution.rounds import WAVE
 from anonlib.stages.people import PORTRAITS_A_DONOR
 from anonlib.stages.plan import BLOCK
 
@@ -88,8 +87,8 @@ class Costs:
     surrogate_bytes: int = 195_600
     manifest_bytes_a_photo: int = 320
     plan_memory_a_face: int = 1_100
-    driver_ms_a_unit: float = 5.2
-    driver_bytes_a_unit: int = 9_000
+    driver_ms_a_unit: float = 1.3
+    driver_bytes_a_unit: int = 1_100
     certificate_bytes_a_person: int = 280
     run_key_bytes_a_class: int = 362
     request_ms: float = 25.0
@@ -182,9 +181,9 @@ def limits_table(data: Dataset, costs: Costs) -> list[str]:
     """Markdown: what else grows with the dataset in one process."""
     shards, classes, people, worn = data.shards, data.classes, data.people, WORN * data.total_faces
     seconds = costs.request_ms / 1000
-    memory = f"{min(shards, WAVE) * costs.driver_bytes_a_unit / GIB:.2f} GiB"
+    memory = f"{shards * costs.driver_bytes_a_unit / GIB:.2f} GiB"
     rows = {
-        f"units of a stage, {WAVE:,} at once": (shards, f"{memory}, {shards * costs.driver_ms_a_unit / 1000:,.0f} s"),
+        "units of a stage": (shards, f"{memory}, {shards * costs.driver_ms_a_unit / 1000:,.0f} s"),
         "markers of a stage, listed 1,000 a request": (shards, f"{ceil(shards / 1000) * seconds:.0f} s"),
         "markers of a stage, read 16 at a time": (shards, f"{shards * seconds / 16:.0f} s"),
         "digests of surrogates in the run key": (classes, f"{classes * costs.run_key_bytes_a_class / GIB:.1f} GiB"),

@@ -1,4 +1,4 @@
-"""Whether a cluster has room for a job's actors, for which Ray Data itself would wait for ever.
+"""Whether a cluster has room for a job's actors, for which Ray itself would wait for ever.
 
 An actor takes one CPU and its GPUs of one machine: three actors of 0.4 GPUs do not fit on one GPU.
 """
@@ -8,11 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import floor
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from anonlib.config import RayConfig
 from anonlib.errors import ConfigError, JobError
@@ -20,11 +18,9 @@ from anonlib.errors import ConfigError, JobError
 _STEPS = 10_000  # Ray counts parts of a GPU in these
 _SMALL_BYTES = 1 << 30  # of input a core
 _PAUSE_S = 2.0
-_LOOK_S = 5.0
 
 _log = logging.getLogger(__name__)
 
-Row = TypeVar("Row")
 Say = Callable[[str], None]
 
 
@@ -82,49 +78,26 @@ def wait_for_room(
         say(f"{fit} of {actors} actors begin; the others follow when the cluster has room for them")
 
 
-def fail_when_no_nodes(
-    rows: Iterator[Row], room: Callable[[], int], seconds: float, say: Say, look: float = _LOOK_S
-) -> Iterator[Row]:
-    """The rows, from a thread. Raises JobError once `room`, asked every `look` s without a row, is 0 for `seconds`."""
-    pulled: SimpleQueue[tuple[Row] | BaseException | None] = SimpleQueue()
-    stopped = Event()
+class NodeWatch:
+    """Notices that a cluster has lost every machine: `room` is how many actors it holds now."""
 
-    def pull() -> None:
-        try:
-            for row in rows:
-                pulled.put((row,))
-                if stopped.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised where the rows are read
-            pulled.put(error)
-        else:
-            pulled.put(None)
+    def __init__(self, room: Callable[[], int], seconds: float, say: Say) -> None:
+        self._room, self._seconds, self._say = room, seconds, say
+        self._empty_since: float | None = None
 
-    Thread(target=pull, daemon=True).start()
-    empty_since: float | None = None
-    try:
-        while True:
-            try:
-                item = pulled.get(timeout=look)
-            except Empty:
-                now = time.monotonic()
-                if room() > 0:
-                    if empty_since is not None:
-                        say("the cluster has a machine again; the job goes on")
-                    empty_since = None
-                elif empty_since is None:
-                    say(f"the cluster has no machine left that an actor fits on; waiting up to {seconds:g} s for one")
-                    empty_since = now
-                elif now - empty_since >= seconds:
-                    raise JobError(
-                        f"the cluster has had no machine that an actor fits on for {seconds:g} s; what is finished is "
-                        "kept, and the same command continues once there are machines"
-                    ) from None
-                continue
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item[0]
-    finally:
-        stopped.set()
+    def look(self) -> None:
+        """Say when the last machine goes and when one comes. Raises JobError once there is none for `seconds`."""
+        now, since = time.monotonic(), self._empty_since
+        if self._room() > 0:
+            if since is not None:
+                self._say("the cluster has a machine again; the job goes on")
+            self._empty_since = None
+        elif since is None:
+            waiting = f"waiting up to {self._seconds:g} s for one"
+            self._say(f"the cluster has no machine left that an actor fits on; {waiting}")
+            self._empty_since = now
+        elif now - since >= self._seconds:
+            raise JobError(
+                f"the cluster has had no machine that an actor fits on for {self._seconds:g} s; what is finished is "
+                "kept, and the same command continues once there are machines"
+            )

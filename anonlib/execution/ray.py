@@ -1,7 +1,7 @@
 """Runs a stage over its units on Ray. The only file that imports Ray.
 
-Ray Data schedules and restarts; it neither reads nor writes photographs. A row is a unit of work, its outcome a few
-numbers: pixels never enter the object store. A unit is done by its marker alone, so Ray may lose or repeat units.
+One pool of actors serves all stages of a job, so that a worker starts once. A unit and its outcome are a few numbers:
+pixels never enter the object store. A unit is done by its marker alone, so it may be lost or repeated.
 """
 
 from __future__ import annotations
@@ -11,99 +11,76 @@ import logging
 import os
 import secrets
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
+from threading import Lock, Timer
 from typing import Any
 
 from anonlib.config import RayConfig
 from anonlib.errors import AnonlibError, ConfigError, DeviceLost, kind_and_place
 from anonlib.execution.base import UnitResult
-from anonlib.execution.capacity import ClusterNode, actor_capacity, check_shape, fail_when_no_nodes, wait_for_room
+from anonlib.execution.capacity import ClusterNode, NodeWatch, actor_capacity, check_shape, wait_for_room
 from anonlib.execution.rounds import MakeStage, Unit, worker
 from anonlib.execution.telemetry import BOUNDS_S, METRICS, Labels, Meter
 from anonlib.storage.scratch import scratch
 
 _RETRIES = 3
-"""Of a unit whose worker died. Actors restart without end: once none of a pool may restart, Ray waits for ever."""
-_STILL_S = 24 * 3600
-"""A shard may take hours in which nothing moves for Ray; only then is a round given up."""
+"""Of a unit in a round, after the death of its worker."""
+_IDLE_S = 60.0
+"""How long actors without work keep their networks and their machines; a plan may take hours."""
+_LOOK_S = 5.0
+"""Without an answer for so long, machines are looked for."""
 _ANSWER_S = 10
 """How long a cluster's control service may take to refuse a question."""
 
 
 class RayRunner(Meter):
-    """A pool of actors, each holding the stage, on a cluster or on this machine; its own meter, for Ray's exporter."""
+    """A pool of actors on a cluster or on this machine, from the first stage of a job to the last; its own meter, for
+    Ray's exporter."""
 
     def __init__(self, config: RayConfig) -> None:
         self.config, self.gpus, self.meter = config, config.num_gpus, self
-        self._fitted = False
+        self._pool: _Pool | None = None
         self._metrics: dict[str, Any] = {}
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Generator[UnitResult]:
+        """See Runner."""
         if not units:
             return
         ray = start(self.config)
-        pool = self._pool(ray, len(units))
-        rows = ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
-        with warnings.catch_warnings():
-            # Ray 2.60 deprecates the only two ways to bound retries before there is a third; its default is for ever.
-            warnings.filterwarnings("ignore", message="`ray_remote_args`")
-            outcomes = rows.map_batches(
-                _Actor,
-                fn_constructor_args=(ray.put(make),),
-                batch_size=1,
-                compute=pool,
-                num_cpus=1,
-                num_gpus=self.config.num_gpus or None,
-                max_restarts=-1,
-                max_task_retries=_RETRIES,
-                batch_format="numpy",
-            )
+        if self._pool is None:
+            self._check_shape(ray, len(units))
+            self._pool = _Pool(ray, self.config)
         try:
-            rows_read = iter(outcomes.iter_rows())
-            for row in fail_when_no_nodes(rows_read, lambda: self._room(ray), self.config.wait_s, _warn):
-                yield UnitResult(**row)
-        except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
+            yield from self._pool.run(make, units, self.actors(len(units)))
+        except ray.exceptions.RayError as error:
             # The units without a marker are simply still to do; the caller's next round takes them.
             _warn(f"Ray gave up a round: {kind_and_place(error)}")
 
     def actors(self, units: int) -> int:
         """How many actors these units begin with: the job's number, else what the cluster has room for now."""
-        wanted = self.config.actors or self._room(start(self.config))
+        wanted = self.config.actors or _room(start(self.config), self.config)
         return max(1, min(wanted, units))
 
-    def _pool(self, ray: Any, units: int) -> Any:
-        """The actors to start. A shape that never fitted is refused; one that has lost machines begins with the rest.
-
-        On a cluster that was joined machines come and go, so there a number that is not given grows with them.
-        """
+    def _check_shape(self, ray: Any, units: int) -> None:
+        """Refuse a shape that does not fit; on a cluster that was joined, where machines come and go, wait for them."""
         from ray.autoscaler.sdk import request_resources
 
-        config, joined = self.config, joins(self.config)
+        config = self.config
         wanted = None if config.actors is None else min(config.actors, units)
-        if joined and not self._fitted:
-            # An autoscaler is told what is needed until there is a pool, whose waiting actors tell it then.
-            actor = {"CPU": 1.0} | ({"GPU": config.num_gpus} if config.num_gpus else {})
-            request_resources(bundles=[actor] * (wanted or 1))
-            try:
-                wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
-            finally:
-                # It would keep the machines up for ever.
-                request_resources(bundles=[])
-        elif not self._fitted:
+        if not joins(config):
             check_shape(wanted, config.num_gpus, machines(ray))
-        self._fitted = True
-        fit = max(1, min(self._room(ray), units))
-        at_once = {"max_concurrent_calls_per_actor": config.shards_at_once, "enable_true_multi_threading": True}
-        if joined and wanted is None:
-            return ray.data.ActorPoolStrategy(min_size=fit, max_size=units, **at_once)
-        return ray.data.ActorPoolStrategy(size=wanted or fit, **at_once)
-
-    def _room(self, ray: Any) -> int:
-        return actor_capacity(machines(ray), self.config.num_gpus)
+            return
+        # An autoscaler is told what is needed until there are actors, which tell it by waiting.
+        actor = {"CPU": 1.0} | ({"GPU": config.num_gpus} if config.num_gpus else {})
+        request_resources(bundles=[actor] * (wanted or 1))
+        try:
+            wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
+        finally:
+            # It would keep the machines up for ever.
+            request_resources(bundles=[])
 
     def take(self, name: str, value: float, labels: Labels) -> None:
         """Make Ray's own object for a metric when this process first uses it."""
@@ -125,28 +102,135 @@ class RayRunner(Meter):
             metric.inc(value, labels)
 
 
+class _Pool:
+    """Actors of one shape. One that dies is replaced and its unit given to another; a unit is never given to an actor
+    that still waits for its machine."""
+
+    def __init__(self, ray: Any, config: RayConfig) -> None:
+        self.ray, self.config = ray, config
+        shape = {"num_cpus": 1, "num_gpus": config.num_gpus or None, "max_concurrency": config.shards_at_once}
+        self._hire = ray.remote(_Actor).options(**shape).remote
+        self._coming: dict[Any, Any] = {}  # actors by their answer to `ready`
+        self._free: list[Any] = []  # actors, each as often as units fit
+        self._at_work: dict[Any, tuple[Any, Any, int]] = {}  # actors, units and tries left, by the answers to come
+        self._runs, self._changing = 0, Lock()
+
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit], actors: int) -> Iterator[UnitResult]:
+        """Results as they come, on `actors` or, without a number on a cluster that was joined, as many as there come
+        machines for. Raises RayError."""
+        with self._changing:
+            self._runs += 1
+        stage, todo = [self.ray.put(make)], deque((unit, _RETRIES) for unit in units)
+        may_grow = self.config.actors is None and joins(self.config) is not None
+        watch = NodeWatch(lambda: _room(self.ray, self.config), self.config.wait_s, _warn)
+        try:
+            while todo or self._at_work:
+                more = min(len(todo) - len(self._free), max(actors, len(self._hired))) if may_grow else 0
+                for _ in range(max(actors - len(self._hired), more) - len(self._coming)):
+                    actor = self._hire()
+                    self._coming[actor.ready.remote()] = actor
+                while todo and self._free:
+                    actor, (unit, tries) = self._free.pop(), todo.popleft()
+                    self._at_work[actor.run.remote(stage, unit)] = actor, unit, tries
+                if not (answers := self._answers()):
+                    watch.look()
+                for answer in answers:
+                    if result := self._taken(answer, todo):
+                        yield result
+        finally:
+            # Of a round that is cut short, whose units must not be at work when the next one begins.
+            for actor, *_ in [*self._at_work.values()]:
+                self._lose(actor)
+            self._at_work.clear()
+            idle = Timer(_IDLE_S, self._let_go, [self._runs])
+            idle.daemon = True
+            idle.start()
+
+    def _let_go(self, runs: int) -> None:
+        """End all actors, unless there has been a run since so many."""
+        with self._changing:
+            if runs == self._runs:
+                for actor in {*self._free, *self._coming.values()}:
+                    self._lose(actor)
+                self._coming.clear()
+
+    @property
+    def _hired(self) -> set[Any]:
+        """The actors that are there."""
+        return {*self._free, *(actor for actor, *_ in self._at_work.values())}
+
+    def _answers(self) -> list[Any]:
+        """What actors have answered, after a while if need be."""
+        waiting = [*self._coming, *self._at_work]
+        if not self.ray.wait(waiting, timeout=_LOOK_S)[0]:
+            return []
+        answers, _ = self.ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        return list(answers)
+
+    def _taken(self, answer: Any, todo: deque[tuple[Any, int]]) -> UnitResult | None:
+        """The result of a unit, whose actor is then free; a unit whose actor has died is put back."""
+        if answer in self._coming:
+            actor = self._coming.pop(answer)
+            try:
+                self.ray.get(answer)
+            except self.ray.exceptions.RayActorError as death:
+                if death.actor_init_failed:
+                    raise
+            else:
+                self._free += [actor] * self.config.shards_at_once
+            return None
+        actor, unit, tries = self._at_work.pop(answer)
+        try:
+            result: UnitResult = self.ray.get(answer)
+        except self.ray.exceptions.RayTaskError:
+            raise
+        except self.ray.exceptions.RayError:
+            self._lose(actor)
+            if tries:
+                todo.append((unit, tries - 1))
+            return None
+        self._free.append(actor)
+        return result
+
+    def _lose(self, actor: Any) -> None:
+        """Have no more of an actor; what it was doing is answered by its death."""
+        self.ray.kill(actor)
+        self._free = [other for other in self._free if other != actor]
+
+
 class _Actor:
-    """What Ray Data holds: the stage, built once, that runs one unit a batch, in several threads at once."""
+    """A worker: it holds the stage that it was last asked for, and runs units on it, several at once in threads."""
 
-    def __init__(self, make: Any) -> None:
-        import ray
+    def __init__(self) -> None:
+        self._making, self._made_of = Lock(), ""
+        self._run: Callable[[Any], UnitResult]
 
-        build = ray.get(make) if isinstance(make, ray.ObjectRef) else make
+    def ready(self) -> None:
+        """Answer, which it does once it is there."""
+
+    def run(self, stage: Sequence[Any], unit: Any) -> UnitResult:
+        """The result of a unit on the stage that lies in Ray's store, made if it is another than before."""
+        with self._making:
+            if self._made_of != (made_of := stage[0].hex()):
+                self._run, self._made_of = _begin(stage[0]), made_of
+            run = self._run
         try:
-            self.run: Callable[[Any], UnitResult] = worker(build)
-        except AnonlibError as error:
-            # Ray would restart an actor that fails to start for ever.
-            why = str(error)
-            self.run = lambda unit: UnitResult(str(getattr(unit, "shard_id", unit)), error=why, halts=True)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        try:
-            result = self.run(batch["unit"][0])
+            return run(unit)
         except DeviceLost as error:
-            # Nothing that this process still computes can be trusted to end; Ray starts another.
+            # Nothing that this process still computes can be trusted to end; another takes its place.
             _warn(str(error))
             os._exit(1)
-        return {name: [value] for name, value in asdict(result).items()}
+
+
+def _begin(stage: Any) -> Callable[[Any], UnitResult]:
+    """What runs units on a stage that lies in Ray's store, or says of each why the stage cannot be made."""
+    import ray
+
+    try:
+        return worker(ray.get(stage))
+    except AnonlibError as error:
+        why = str(error)
+        return lambda unit: UnitResult(str(getattr(unit, "shard_id", unit)), error=why, halts=True)
 
 
 def joins(config: RayConfig) -> str | None:
@@ -160,6 +244,11 @@ def machines(ray: Any) -> list[ClusterNode]:
     return [ClusterNode(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in resources]
 
 
+def _room(ray: Any, config: RayConfig) -> int:
+    """How many actors the cluster holds, without what they leave of it."""
+    return actor_capacity(machines(ray), config.num_gpus)
+
+
 def _warn(sentence: str) -> None:
     logging.getLogger(__name__).warning("%s", sentence)
 
@@ -171,28 +260,23 @@ def start(config: RayConfig) -> Any:
     # Without the last a question after the end of a job would begin a cluster of its own.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    if config.actors not in (None, len(os.sched_getaffinity(0))):
+        # Ray would start a Python on every core.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     import ray
-    import ray.data
 
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if not ray.is_initialized():
         address = joins(config)
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if not address:
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": _session_folder(ray)}
-        with _silent_core(), _with_token(address), nullcontext() if address else _without_usage_reports():
+        with _silent_core(), _with_token(address), nullcontext() if address else _alone():
             # Without "local" Ray joins the cluster last started on this machine, or waits for one that is gone.
             ray.init(address=address or "local", **options)
         if address:
             _refuse_open_cluster(ray, address)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.max_errored_blocks = -1
-    context.execution_no_progress_timeout_s = _STILL_S
     return ray
 
 
@@ -270,16 +354,16 @@ def _refuse_open_cluster(ray: Any, address: str) -> None:
 
 
 @contextmanager
-def _without_usage_reports() -> Iterator[None]:
-    """A Ray of our own gets no dashboard: that of Ray 2.60 asks the network for the metadata services of clouds."""
+def _alone() -> Iterator[None]:
+    """A Ray of our own gets no dashboard, which in Ray 2.60 asks the network for the metadata services of clouds, and
+    neither the monitors of an autoscaler and of logs, each of which takes a second of a core to start."""
     from ray._private.node import Node
 
-    usual = Node.start_api_server
-    Node.start_api_server = lambda self, **_: None
-    try:
+    with ExitStack() as undone:
+        for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+            undone.callback(setattr, Node, name, getattr(Node, name))
+            setattr(Node, name, lambda self, **_: None)
         yield
-    finally:
-        Node.start_api_server = usual
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from itertools import count
@@ -18,13 +18,12 @@ from anonlib.errors import AnonlibError, DeviceLost, contained, full_traceback
 from anonlib.execution.base import UnitResult, watching
 from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
 from anonlib.execution.telemetry import Labels, Meter, Report, Round
+from anonlib.media.sandbox.confinement import bound_heap
 
 ROUNDS = 3
 """How often a unit is tried."""
 DIED = "its worker died"
 UNTRIED = "the round was cut short before they were done"
-WAVE = 20_000
-"""Units that a runner holds at once. On Ray each is a block, for which the driver holds 9 KB and spends 5 ms."""
 
 Unit = TypeVar("Unit")
 
@@ -46,12 +45,13 @@ class Runner(Protocol):
 
     def actors(self, units: int) -> int: ...
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Generator[UnitResult]:
         """Results of all units as they come, in any order; a unit that failed comes with its error."""
 
 
 def worker(make: MakeStage[Unit]) -> Callable[[Unit], UnitResult]:
     """Runs units on a stage that is built once; the first result has the seconds of that."""
+    bound_heap()
     began = time.perf_counter()
     stage, start = make(), iter([time.perf_counter() - began])
 
@@ -94,7 +94,7 @@ class SerialRunner:
     def actors(self, units: int) -> int:
         return max(1, min(self.threads, units))
 
-    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Iterator[UnitResult]:
+    def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Generator[UnitResult]:
         if not units:
             return
         run, threads = worker(make), self.actors(len(units))
@@ -128,11 +128,6 @@ def open_runner(ray: RayConfig) -> Runner:
     return RayRunner(ray)
 
 
-def _in_waves(runner: Runner, make: MakeStage[Unit], units: Sequence[Unit]) -> Generator[UnitResult]:
-    for start in range(0, len(units), WAVE):
-        yield from runner.run(make, units[start : start + WAVE])
-
-
 def run_rounds(
     runner: Runner,
     about: Labels,
@@ -155,7 +150,7 @@ def run_rounds(
         failed = {id_of(unit): UNTRIED for unit in todo}
         began, images, busy, finished = time.monotonic(), 0, 0.0, set()
         meter.take("anonlib_units_left", left := len(todo), about)
-        results = _in_waves(runner, make, todo)
+        results = runner.run(make, todo)
         try:
             for result in results:
                 meter.count(about, result)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-
 import pytest
 
 from anonlib.config import JobConfig, RayConfig
@@ -12,15 +9,14 @@ from anonlib.errors import ConfigError, JobError
 from anonlib.execution import capacity
 from anonlib.execution.capacity import (
     ClusterNode,
+    NodeWatch,
     actor_capacity,
     check_shape,
-    fail_when_no_nodes,
     fits_here,
     wait_for_room,
 )
 
 HEAD = ClusterNode(cpus=0)
-LOOK_S = 0.01
 
 
 @pytest.mark.parametrize(
@@ -97,47 +93,23 @@ def test_machines_on_their_way_are_waited_for_and_what_fits_then_begins(
     assert len(told) == len(words) and all(part in sentence for part, sentence in zip(words, told, strict=True)), told
 
 
-def rows_after(event: threading.Event) -> Iterator[int]:
-    yield 1
-    event.wait(10)
-    yield 2
+def test_a_cluster_that_lost_every_machine_is_waited_for_and_ends_the_job_if_none_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, room, told = [100.0], [1], list[str]()
+    monkeypatch.setattr(capacity.time, "monotonic", lambda: now[0])
+    watch = NodeWatch(lambda: room[0], 60, told.append)
 
+    def look(machines: int, after: float) -> None:
+        room[0], now[0] = machines, now[0] + after
+        watch.look()
 
-@pytest.mark.parametrize("answers", [[1, 1, 1, 1], [0, 0, 0, 1]])
-def test_a_slow_row_is_waited_for_while_machines_are_there_or_come_back(answers: list[int]) -> None:
-    event, looks, told = threading.Event(), iter(answers), list[str]()
-
-    def room() -> int:
-        room = next(looks, None)
-        if room is None:
-            event.set()
-        return 1 if room is None else room
-
-    assert list(fail_when_no_nodes(rows_after(event), room, 60, told.append, LOOK_S)) == [1, 2]
-    assert told == [] if all(answers) else "no machine left" in told[0] and "goes on" in told[1] and len(told) == 2
-
-
-def test_a_cluster_without_a_machine_for_too_long_ends_the_job_with_a_sentence() -> None:
-    never, told = threading.Event(), list[str]()
-    with pytest.raises(JobError, match=r"no machine .* for 0\.05 s; what is finished is kept"):
-        list(fail_when_no_nodes(rows_after(never), lambda: 0, 0.05, told.append, LOOK_S))
-    never.set()
-    assert len(told) == 1
-
-
-def test_what_rows_raise_is_raised_and_a_reader_that_stops_lets_them_end() -> None:
-    event, closed = threading.Event(), threading.Event()
-
-    def rows() -> Iterator[int]:
-        try:
-            yield from rows_after(event)
-        finally:
-            closed.set()
-
-    with pytest.raises(ZeroDivisionError):
-        list(fail_when_no_nodes((1 // number for number in (1, 0)), lambda: 1, 0, pytest.fail, LOOK_S))
-    reading = fail_when_no_nodes(rows(), lambda: 1, 0, lambda sentence: None, LOOK_S)
-    assert next(reading) == 1
-    reading.close()
-    event.set()
-    assert closed.wait(10)
+    look(1, 1000)
+    assert told == [], "a slow unit is waited for"
+    look(0, 5)
+    look(0, 59)
+    look(1, 5)
+    assert "no machine left" in told[0] and "goes on" in told[1] and len(told) == 2
+    look(0, 5)
+    with pytest.raises(JobError, match=r"no machine .* for 60 s; what is finished is kept"):
+        look(0, 60)

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.errors import AccessDenied, Changed, ConfigError, NotFound, SandboxUnavailable, StorageError, Unavailable
+from anonlib.errors import AccessDenied, Changed, NotFound, SandboxUnavailable, StorageError, Unavailable
 from anonlib.execution import retry
 from anonlib.execution.base import PARTS, UnitResult, current, in_chunks, watching
-from anonlib.execution.ray import _Actor
 from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
 from anonlib.execution.rounds import DIED, ROUNDS, SerialRunner, run_rounds, run_unit
 from anonlib.execution.telemetry import Labels, Meter, Round
@@ -110,16 +109,6 @@ def test_seconds_are_counted_by_part_also_of_a_unit_that_failed(unit: str) -> No
     assert current() is not watch
 
 
-def test_an_actor_that_cannot_make_its_stage_says_why_of_every_unit() -> None:
-    def make() -> Stage:
-        raise ConfigError("the environment variable SECRET is not set on this machine")
-
-    actor = _Actor(make)
-    for unit in ("a", "b"):
-        result = actor.run(unit)
-        assert result.unit == unit and result.halts and "SECRET" in str(result.error)
-
-
 class Pool:
     """Two actors, each a second a unit; `fails` says how often a unit fails first, `lost` never come back."""
 
@@ -191,12 +180,6 @@ def test_machines_that_vanish_are_not_held_against_their_units_while_others_get_
 
     failed, ended = ran(Vanishing(), "abcdef")
     assert failed == {} and len(ended) == 6 > ROUNDS
-
-
-def test_a_runner_never_holds_more_units_than_a_wave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonlib.execution.rounds.WAVE", 3)
-    pool = Pool()
-    assert ran(pool, "abcdefgh")[0] == {} and pool.rounds == [3, 3, 2]
 
 
 def test_patience_is_for_what_passes_lasts_minutes_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ from anonlib.errors import ImageProblem, NotExact, OutOfMemory
 from anonlib.media import exact
 from anonlib.media.codec import Picture, decode, decoded_bytes
 from anonlib.media.colour import profile_of
-from anonlib.media.sandbox.confinement import LAYERS, confine
+from anonlib.media.sandbox.confinement import LAYERS, bound_heap, confine
 
 READY = struct.Struct("<5sB")
 """The word READY_WORD, and a bit for each of LAYERS that the kernel granted."""
@@ -79,6 +79,7 @@ def main(read: Callable[..., Picture] = decode) -> None:
     """Serve photo after photo until the socket ends; the last three arguments are its `DecoderProcess`'s."""
     max_mpx, seconds = float(sys.argv[-2]), float(sys.argv[-1])
     channel, shared = channel_and_memory(shared_bytes(max_mpx))
+    bound_heap()
     Image.preinit()
     _load_what_comes_late()
     in_use = confined(channel)
