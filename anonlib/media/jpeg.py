@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ctypes.util import find_library
 from dataclasses import dataclass
 from functools import cache
@@ -125,13 +125,17 @@ def check_range(file: bytes) -> None:
     An encoder's are at most 1,024 times 8 bits' steps (ITU-T T.81, A.3.3). This reads them all.
     """
     frame = parse(file)
-    most = np.zeros((len(frame.components), 64), np.int64)
+    greatest: dict[int, NDArray[np.int16]] = {}  # of every column of blocks (across, 64)
+    least: dict[int, NDArray[np.int16]] = {}
 
-    def measure(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
-        blocks = held.reshape(-1, 64)
-        most[number] = np.maximum(most[number], np.maximum(blocks.max(axis=0), -blocks.min(axis=0).astype(np.int64)))
+    def measure(number: int, top: int, held: NDArray[np.int16]) -> None:
+        for row in held:
+            np.maximum(row, greatest.setdefault(number, row.copy()), out=greatest[number])
+            np.minimum(row, least.setdefault(number, row.copy()), out=least[number])
 
     _transformed(frame.rewritten(1, b""), _COPY_NONE | _NO_OUTPUT, measure)
+    parts = [(greatest[number].max(axis=0), -least[number].min(axis=0).astype(np.int64)) for number in sorted(least)]
+    most = np.array([np.maximum(*part) for part in parts])
     steps = np.array([_in_rows(_steps(frame.quantization[part.table])) for part in frame.components])
     if (most * steps > 1024 + steps).any() or (most[:, 1:] > 1023).any():
         raise NotExact("its coefficients are beyond those of a picture")
@@ -361,24 +365,23 @@ def replace_mcus(frame: JpegFrame, touched: NDArray[np.bool_], pixels: NDArray[n
 
     Progressive stays progressive. Raises NotExact where sampling is uneven or libjpeg-turbo refuses the file.
     """
-    values = pixels.astype(np.float64)
     rows, columns = np.nonzero(touched)
+    starts = np.flatnonzero(np.diff(rows, prepend=-1)).tolist()
     new: list[dict[int, tuple[NDArray[np.int64], NDArray[np.int16]]]] = []
-    for number, part in enumerate(frame.components):
-        plane = _blocks(frame, number, values)  # (n, down, across, 64)
+    for part, plane in zip(frame.components, _blocks(frame, pixels), strict=True):  # (n, down, across, 64)
         x = columns[:, None] * part.across + np.arange(part.across)
         new.append({})
-        for row in np.unique(rows):
-            of_row = rows == row
+        for of_row in map(slice, starts, [*starts[1:], len(rows)]):
             for down in range(part.down):
-                new[-1][int(row) * part.down + down] = x[of_row].ravel(), plane[of_row, down].reshape(-1, 64)
+                place = int(rows[of_row.start]) * part.down + down
+                new[-1][place] = x[of_row].ravel(), plane[of_row, down].reshape(-1, 64)
 
-    def put(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
+    def put(number: int, top: int, held: NDArray[np.int16]) -> None:
         for y in range(len(held)):
-            x, blocks = new[number].get(top + y, (None, None))
-            if x is not None and blocks is not None:
-                inside = (x >= left) & (x < left + held.shape[1])
-                held[y, x[inside] - left] = blocks[inside]
+            if (row := new[number].get(top + y)) is not None:
+                x, blocks = row
+                within = np.searchsorted(x, held.shape[1])  # an MCU may reach beyond the picture
+                held[y, x[:within]] = blocks[:within]
 
     options = _COPY_NONE | (_AS_PROGRESSIVE if frame.marker == _PROGRESSIVE else 0)
     return _transformed(frame.rewritten(1, b""), options, put, new)
@@ -386,33 +389,46 @@ def replace_mcus(frame: JpegFrame, touched: NDArray[np.bool_], pixels: NDArray[n
 
 def coefficients(frame: JpegFrame) -> list[NDArray[np.int16]]:
     """The quantized coefficients (down, across, 64) of each channel's blocks. Raises NotExact as replace_mcus."""
-    rows: list[dict[tuple[int, int], NDArray[np.int16]]] = [{} for _ in frame.components]
+    rows: list[dict[int, NDArray[np.int16]]] = [{} for _ in frame.components]
 
-    def copy(number: int, top: int, left: int, held: NDArray[np.int16]) -> None:
-        rows[number][top, left] = held.copy()
+    def copy(number: int, top: int, held: NDArray[np.int16]) -> None:
+        rows[number][top] = held.copy()
 
     _transformed(frame.rewritten(1, b""), _COPY_NONE | _NO_OUTPUT, copy)
-    return [np.concatenate([part[at] for at in sorted(part)]) for part in rows]
+    return [np.concatenate([part[top] for top in sorted(part)]) for part in rows]
 
 
-def _blocks(frame: JpegFrame, number: int, pixels: NDArray[np.float64]) -> NDArray[np.int16]:
-    """Quantized coefficients (n, down, across, 64) of one channel of MCUs (n, rows, columns, 3)."""
-    part, (rows, columns) = frame.components[number], frame.mcu
-    if rows % (8 * part.down) or columns % (8 * part.across):
-        raise NotExact("its channels are sampled unevenly")
-    wide, high = columns // (8 * part.across), rows // (8 * part.down)
-    if wide * high > 1:
-        sums = np.add.reduce([pixels[:, y::high, x::wide] for y in range(high) for x in range(wide)])
-        pixels = sums / (wide * high)
-    if len(frame.components) == 1 or not frame.is_rgb:
-        values = pixels @ _TO_YCC[number] + (128.0 if number else 0.0)
-    else:
-        values = pixels[..., number]
-    values = values.reshape(len(pixels), part.down, 8, part.across, 8).transpose(0, 1, 3, 2, 4) - 128.0
-    steps = _in_rows(_steps(frame.quantization[part.table]))
-    coefficients = values.reshape(-1, 64) @ _DCT2 / steps
-    quantized = np.rint(np.clip(coefficients, -1023, 1023)).reshape(*values.shape[:3], 64)
-    return np.asarray(quantized, np.int16)
+def _blocks(frame: JpegFrame, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.int16]]:
+    """Quantized coefficients (n, down, across, 64) of each channel of MCUs (n, rows, columns, 3)."""
+    (rows, columns), shrunk = frame.mcu, dict[tuple[int, int], NDArray[np.float64]]()
+    for number, part in enumerate(frame.components):
+        if rows % (8 * part.down) or columns % (8 * part.across):
+            raise NotExact("its channels are sampled unevenly")
+        size = high, wide = rows // (8 * part.down), columns // (8 * part.across)
+        if size not in shrunk:
+            shrunk[size] = _shrunk(pixels, high, wide)
+        if len(frame.components) == 1 or not frame.is_rgb:
+            values = shrunk[size] @ _TO_YCC[number] + (128.0 if number else 0.0)
+        else:
+            values = shrunk[size][:, number]
+        shape = len(pixels), part.down, 8, part.across, 8
+        levels = values.reshape(shape).transpose(0, 1, 3, 2, 4) - 128.0
+        coefficients = levels.reshape(-1, 64) @ _DCT2
+        coefficients /= _in_rows(_steps(frame.quantization[part.table]))
+        np.clip(coefficients, -1023, 1023, out=coefficients)
+        yield np.rint(coefficients).astype(np.int16).reshape(*levels.shape[:3], 64)
+
+
+def _shrunk(pixels: NDArray[np.uint8], high: int, wide: int) -> NDArray[np.float64]:
+    """The means (m, 3) of boxes of `high` x `wide` px of MCUs (n, rows, columns, 3), row by row."""
+    if high * wide == 1:
+        return pixels.reshape(-1, 3).astype(np.float64)
+    count, rows, columns, _ = pixels.shape
+    lines = pixels.reshape(count, rows, columns * 3).astype(np.uint16)
+    sums = np.add.reduce([lines[:, y::high] for y in range(high)])
+    boxes = sums.reshape(count, rows // high, columns // wide, 3 * wide)
+    whole = np.add.reduce([boxes[..., 3 * x : 3 * x + 3] for x in range(wide)])
+    return np.asarray(whole.reshape(-1, 3) / (wide * high))
 
 
 _TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]])
@@ -426,9 +442,7 @@ class _Region(ctypes.Structure):
     _fields_ = [("x", ctypes.c_int), ("y", ctypes.c_int), ("w", ctypes.c_int), ("h", ctypes.c_int)]
 
 
-_FILTER = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), _Region, _Region, ctypes.c_int, ctypes.c_int, ctypes.c_void_p
-)
+_FILTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, _Region, _Region, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 
 
 class _Transform(ctypes.Structure):
@@ -460,22 +474,23 @@ def _library() -> ctypes.CDLL:
 def _transformed(
     file: bytes,
     options: int,
-    see: Callable[[int, int, int, NDArray[np.int16]], None],
+    see: Callable[[int, int, NDArray[np.int16]], None],
     wanted: Sequence[Mapping[int, object]] | None = None,
 ) -> bytes:
     """The file as libjpeg-turbo writes it again, after `see` had each part of its coefficients.
 
-    `see` gets a channel's number, the first block row and column of the part, and its blocks (rows, columns, 64), which
-    it may change in place. `wanted`: block rows of each channel, without which `see` is not asked.
+    `see` gets a channel's number, the first block row of the part, and its blocks (rows, across, 64), which it may
+    change in place. `wanted`: block rows of each channel, without which `see` is not asked.
     """
     failures: list[Exception] = []
 
     def customized(values: Any, part: _Region, plane: _Region, number: int, transform: int, data: Any) -> int:
-        top, shape = part.y // 8, (part.h // 8, part.w // 8, 64)
-        if wanted is not None and wanted[number].keys().isdisjoint(range(top, top + shape[0])):
+        top, down, across = part.y // 8, part.h // 8, part.w // 8
+        if wanted is not None and wanted[number].keys().isdisjoint(range(top, top + down)):
             return 0
         try:
-            see(number, top, part.x // 8, np.ctypeslib.as_array(values, shape))
+            held = (ctypes.c_short * (down * across * 64)).from_address(values)
+            see(number, top, np.frombuffer(held, np.int16).reshape(down, across, 64))
         except Exception as error:  # noqa: BLE001  it cannot pass through C, so it is raised below
             failures.append(error)
         return -bool(failures)

@@ -72,7 +72,7 @@ def unseen_coefficients(file: bytes) -> bytes:
 
 
 def brighter_than_white(file: bytes) -> bytes:
-    def raise_luma(number: int, top: int, left: int, held: np.ndarray) -> None:
+    def raise_luma(number: int, top: int, held: np.ndarray) -> None:
         held[..., 0] = 600 if number == 0 else held[..., 0]
 
     return jpeg._transformed(file, jpeg._COPY_NONE, raise_luma)
