@@ -84,6 +84,19 @@ def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
             yield item
 
 
+def on_threads(count: int) -> Callable[[Callable[[_Item], _Result], Iterable[_Item]], Iterator[_Result]]:
+    """A `map` of which so many calls run at once, each with its caller's stopwatch; results come in order."""
+    if count == 1:
+        return map
+    pool = ThreadPoolExecutor(count)
+
+    def spread(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+        contexts = [(copy_context(), item) for item in items]
+        return pool.map(lambda pair: pair[0].run(work, pair[1]), contexts)
+
+    return spread
+
+
 def _chunks(
     items: Iterable[_Item], cost: Callable[[_Item], int], most: int, share: int, timed: Timer
 ) -> Iterator[tuple[list[_Item], int]]:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ from anonlib.media import exact, jpeg
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture, encode
 from anonlib.media.mark import marked
-from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
+from anonlib.media.prefetch import chunks_ahead, on_threads, read_or_open, sample_bytes
 from anonlib.media.sandbox.process import replace_apart
 from anonlib.methods import method_of
 from anonlib.methods.base import Method, Replacement
@@ -106,6 +106,16 @@ class ShardWork:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
+class Finished(NamedTuple):
+    """What came of a photo: its row of MANIFEST, and its file unless it is quarantined; or a clip still to render."""
+
+    sample: Sample
+    faces: list[FaceState]
+    row: dict[str, Any]
+    file: bytes | None
+    clip: ClipState | None = None
+
+
 class RenderStage:
     """`run(shard)` writes data, manifest and marker of one shard; several threads may run shards at once."""
 
@@ -134,6 +144,7 @@ class RenderStage:
         near = self.method.output_check(lambda: matrix(self.plan.subjects(["template"]), "template"))
         self.checker = OutputRecheck(job, models, near) if self.method.synthesis else None
         self.hidden = open_hidden(job, models)
+        self._on_cores = on_threads(job.ray.threads)
         self._held: dict[str, Replacement] = {}
         self._lock = threading.Lock()
 
@@ -161,13 +172,21 @@ class RenderStage:
         What was decoded smaller than it is and has a face is decoded again.
         """
         self._know(work, of_rows(images, IMAGES), of_rows(faces, FACES))
-        for sample, picture in samples:
+
+        def redacted(sample_and_picture: ReadSample) -> list[Finished]:
+            sample, picture = sample_and_picture
             with current().timed("decode"):
                 whole = isinstance(picture, ClipInfo) or (
                     isinstance(picture, Picture) and picture.rgb.shape[:2] == picture.size
                 )
                 read = self._read(work, sample, picture if whole else None)
-            self._render(work, [(sample, read)])
+            readable = self._readable(work, [(sample, read)])
+            self._replace_all([photo for photo in readable if isinstance(photo, ImageState)], work.surrogates)
+            return [self._encoded(work.shard, item) for item in readable]
+
+        for finished in self._on_cores(redacted, samples):
+            for item in finished:
+                self._keep(work, item)
 
     def _finished(self, shard: Shard) -> UnitResult | None:
         """What the marker says, if another job was faster. Raises StorageError if this attempt must not go on.
@@ -249,10 +268,8 @@ class RenderStage:
         """Replace the faces of a chunk, and write it."""
         readable = self._readable(work, chunk)
         self._replace_all([photo for photo in readable if isinstance(photo, ImageState)], work.surrogates)
-        for item in readable:
-            work.rows.append(self._finish(item, work))
-            key = self.naming.key(work.shard.shard_id, item.sample.key)
-            work.figures += [face.figures(key) for face in item.faces]
+        for item in self._on_cores(partial(self._encoded, work.shard), readable):
+            self._keep(work, item)
 
     def _readable(self, work: ShardWork, chunk: Sequence[ReadSample]) -> list[ImageState | ClipState]:
         """Readable photos and clips with their planned faces; unreadable ones get their row at once."""
@@ -325,9 +342,19 @@ class RenderStage:
     def _paint(self, faces: Pairs, surrogates: PlannedSurrogates | None, *, depth: bool = False) -> None:
         """Paint faces into their images; fills last: what they take from around a face must not be a face that is still
         to be replaced. By `depth` the largest last, which is the nearest where people cross."""
-        with current().timed("replace"):
-            for photo, face in sorted(faces, key=lambda pair: pair[1].area if depth else not pair[1].tries):
-                self._replace(photo, face, surrogates)
+        photos: dict[int, Pairs] = defaultdict(list)
+        for pair in sorted(faces, key=lambda pair: pair[1].area if depth else not pair[1].tries):
+            photos[id(pair[0])].append(pair)
+
+        def paint(pairs: Pairs) -> None:
+            with current().timed("replace"):
+                for photo, face in pairs:
+                    self._replace(photo, face, surrogates)
+
+        if len(photos) == 1:  # also of a photo that one of the cores has already
+            paint(*photos.values())
+        else:
+            list(self._on_cores(paint, photos.values()))
 
     def _refused(self, faces: Pairs) -> Pairs:
         """Those whose surrogate must not stay, and why."""
@@ -400,16 +427,26 @@ class RenderStage:
                 del self._held[next(iter(self._held))]
         return replacement
 
-    def _finish(self, item: ImageState | ClipState, work: ShardWork) -> dict[str, Any]:
-        """Encode and write a photo or a clip; returns its row."""
+    def _encoded(self, shard: Shard, item: ImageState | ClipState) -> Finished:
+        """A photo's row and file, without its pixels; a clip as it is."""
         if isinstance(item, ClipState):
-            with scratch() as folder:
-                return self._finish_clip(item, work, folder)
+            return Finished(item.sample, item.faces, {}, None, item)
         with current().timed("encode"):
-            return self._finish_photo(item, work)
+            row, data = self._row_and_file(shard, item)
+        return Finished(item.sample, item.faces, row, data)
 
-    def _finish_photo(self, photo: ImageState, work: ShardWork) -> dict[str, Any]:
-        shard = work.shard
+    def _keep(self, work: ShardWork, done: Finished) -> None:
+        """Write a photo, or render and write a clip, and note its rows."""
+        sample, row, key = done.sample, done.row, self.naming.key(work.shard.shard_id, done.sample.key)
+        if done.clip:
+            with scratch() as folder:
+                row = self._finish_clip(done.clip, work, folder)
+        elif done.file is not None:
+            work.writer.write(sample, done.file, key if self.job.rekey else None)
+        work.rows.append(row)
+        work.figures += [face.figures(key) for face in done.faces]
+
+    def _row_and_file(self, shard: Shard, photo: ImageState) -> tuple[dict[str, Any], bytes | None]:
         if photo.problem is None:
             try:
                 with contained("encoding a photo") as failure:
@@ -420,12 +457,9 @@ class RenderStage:
             except ImageProblem as problem:
                 photo.problem = Problem(problem.reason, str(problem))
         if photo.problem is not None:
-            return self._row(photo.sample, shard, QUARANTINED, photo.problem, photo)
-        new = self.naming.key(shard.shard_id, photo.sample.key) if self.job.rekey else None
-        work.writer.write(photo.sample, data, new)
-        status = RELEASED if photo.faces else NO_FACE
-        row = self._row(photo.sample, shard, status, None, photo)
-        return row | {"output_sha256": layout.sha256(data), "outside": outside}
+            return self._row(photo.sample, shard, QUARANTINED, photo.problem, photo), None
+        row = self._row(photo.sample, shard, RELEASED if photo.faces else NO_FACE, None, photo)
+        return row | {"output_sha256": layout.sha256(data), "outside": outside}, data
 
     def _finish_clip(self, clip: ClipState, work: ShardWork, folder: Path) -> dict[str, Any]:
         """Render and write a clip; returns its row."""
