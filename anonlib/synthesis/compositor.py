@@ -41,13 +41,13 @@ from anonlib.synthesis.light import (
     STRICT,
     Light,
     brightness_of,
-    contrast_of,
     from_log,
     furthest,
     hair_zone,
     kept_zone,
     relit,
     shade_of,
+    shading_of,
     side_zone,
     skin_region,
     tone_of,
@@ -107,7 +107,7 @@ class Rendered:
 class Composite:
     """Where a surrogate of a neutral `shape` (468, 3) goes in a photo: the photo's `view` (h, w, 3), its `ground`
     without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, the `shade` (3,)
-    of its skin and the `contrast` of its shades (light.py), `skin_grid` where its relief is read, `skin` (h, w) how
+    of its skin, `skin_grid` where its relief is read, `skin` (h, w) how
     surely it is skin; the `part` that is painted, in whose px its `eyes` and `mouth` are; the `grain` of its skin, the
     `opening` of the mouth and the `eye_distance` px; else as in Rendered."""
 
@@ -120,7 +120,6 @@ class Composite:
     eyes: Eyes
     mouth: Mouth
     grain: Grain
-    contrast: float
     shape: Floats
     skin_grid: Floats
     skin: Floats
@@ -134,7 +133,7 @@ class Composite:
         """A dressed detail (S, S, 3), log, put there, so `happy` (0-1), with skin of this `age` (years)."""
         part = self.part
         light, alpha, patch = self.light[part], self.alpha[part], self.ground.copy()
-        shown = calmed(relit(shrunk(detail, self.eye_distance), self.contrast))
+        shown = calmed(relit(shrunk(detail, self.eye_distance)))
         pixels = from_log(lit(laid(shown, self.grid[part]), light, self.shade))
         pixels = draw_mouth(draw_eyes(pixels, self.eyes, light), self.mouth, light, happy)
         relief = relief_at(self.skin_grid[part], self.eye_distance, self.shape, age)
@@ -240,14 +239,16 @@ def place(
     beside = (distance < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
     grain = Grain.of(view, skin_there > _SURE, beside, face & (mouth > _SURE))
     read = np.where(covered[..., None], sampled(_rim(), grid), grid) if extent == "skin" else grid
-    field = finer(light_out + sampled(tone, read, STEP), step)
+    shade = shade_of(residual)
+    shading = shading_of(residual - tone)[..., None] * shade
+    field = finer(light_out + sampled(tone, read, STEP) + sampled(shading, grid, STEP), step)
     whole: tuple[NDArray[Any], ...] = (view, ground, finer(read, step), field, alpha, finer(grid, step), skin_here)
     view, ground, read, field, alpha, grid, skin = (np.asarray(of[:height, :width]) for of in whole)
     part = _box(alpha)
     drawn = vertices - np.array([part[1].start or 0, part[0].start or 0, 0], np.float32)
-    looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, contrast_of(residual - tone), neutral
+    looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, neutral
     rest = (*looks, grid, skin, mouth_opening(shape), pose.scale, part, (x0, y0), coverage)
-    return Composite(view, ground, read, field, shade_of(residual), alpha, *rest)
+    return Composite(view, ground, read, field, shade, alpha, *rest)
 
 
 def as_large(shape: Floats, source: Floats) -> Floats:

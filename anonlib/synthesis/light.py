@@ -2,13 +2,16 @@
 
 In log space a face is detail plus light. The light of a colour channel is a cubic polynomial over the canonical frame,
 fitted robustly (Tukey's biweight) to the skin: ten numbers carry no face. Outside the skin, where polynomials explode,
-it is read at the nearest place inside.
+it is read at the nearest place inside. What light does on a face that is finer, the shade beside a nose or the shine on
+a forehead, is a mean and a few directions of many portraits (shipped/shading.md): a new face has the photo's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,7 +43,7 @@ _REACH, _NO_TONE, _TONES = (6.0, 2.0), 0.05, (1.5, 4.0)
 """Standard deviations, coarse px, of the Gaussians under which a skin's brightness and its colour are taken over (with
 brightness under 2 a recognizer names three times as many people); the weight of no tone; how many spreads off the
 light skin is below the nose, where there may be a beard, and above."""
-_GAINS = (0.8, 2.0)  # how much stronger shades become
+_NO_SHADE = 0.4  # log units off the mean shading at which what is seen is hardly shading
 SHADE = np.array([0.80, 1.03, 1.17], np.float32)
 """How much darker red, green and blue are where skin is darker by 1 log unit: the mean of the gallery's faces."""
 _SHADE_LIMITS, _SHADE_PRIOR, _NO_SKIN = (0.65, 1.35), 50.0, 0.5
@@ -84,7 +87,7 @@ def skin_region() -> Mask:
     frame = canonical_frame()
     region = frame.polygon(topology.OVAL, 0.94)
     for part, grow in _NOT_SKIN:
-        region &= ~_hull_of(frame.points[list(part)], grow)
+        region &= ~hull_of(frame.points[list(part)], grow)
     return region
 
 
@@ -108,7 +111,7 @@ def hair_zone() -> Floats:
     oval, eye_line = points[list(topology.OVAL)], float(points[list(topology.LEFT_EYE), 1].mean())
     lower = oval[oval[:, 1] > eye_line]
     lower = lower.mean(axis=0) + (lower - lower.mean(axis=0)) * np.array([0.97, 1.0])
-    core = _hull_of(np.concatenate([lower, points[list(_BROWS)]]).astype(np.float32), 1.0)
+    core = hull_of(np.concatenate([lower, points[list(_BROWS)]]).astype(np.float32), 1.0)
     zone = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5)
     return np.asarray(np.clip(zone / (0.05 * SIZE), 0, 1), np.float32)
 
@@ -186,25 +189,47 @@ def tone_of(residual: Floats, spread: float) -> Floats:
     return _smooth(residual, (weight * residual.any(axis=2)).astype(np.float32))
 
 
-def relit(detail: Floats, contrast: float) -> Floats:
-    """A detail (S, S, 3) of any S, log, without what `tone_of` takes from a photo, and with shades that are as strong
-    as `contrast` says (`contrast_of`) in what is the next finer."""
+def relit(detail: Floats) -> Floats:
+    """A detail (S, S, 3) of any S, log, without what it gets of a photo instead: its tone and its shading."""
     side = len(_bare())
     coarse = np.asarray(cv2.resize(detail, (side, side), interpolation=cv2.INTER_AREA), np.float32)
     smooth = _smooth(coarse, _bare())
-    shades = coarse - smooth
-    more = np.clip(contrast / contrast_of(shades), *_GAINS) - 1
-    stronger = more * cv2.GaussianBlur(_bare(), (0, 0), 1) * brightness_of(shades)
-    change = np.asarray(stronger[..., None] * SHADE - smooth, np.float32)
-    return np.asarray(detail + cv2.resize(change, detail.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    change = np.asarray(-shading_of(coarse - smooth)[..., None] * SHADE - smooth, np.float32)
+    return np.asarray(detail + cv2.resize(change, detail.shape[1::-1], interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def contrast_of(shades: Floats) -> float:
-    """How strong shades (s, s, 3), log, are on the skin of a face."""
-    skin = (
-        cv2.erode(skin_region()[::STEP, ::STEP].astype(np.uint8), np.ones((5, 5))) > 0
-    )  # further in than a blur reaches
-    return max(float(np.median(np.abs(cv2.blur(brightness_of(shades), (3, 3))[skin]))), 1e-3)
+class Shadings(NamedTuple):
+    """How light shades faces: the `mean` (s, s) and directions (d, s, s), log units of brightness, the standard
+    deviation (d,) along each, the `region` (s, s) where they are read, and the `noise` that they leave there."""
+
+    mean: Floats
+    directions: Floats
+    deviations: Floats
+    region: Mask
+    noise: float
+
+
+@cache
+def shadings() -> Shadings:
+    """Those that ship (shading.md)."""
+    with resources.files("anonlib.synthesis").joinpath("shipped/shading.npz").open("rb") as stream:
+        stored = np.load(stream)
+        mean, directions, deviations = (
+            stored[name].astype(np.float32) for name in ("mean", "directions", "deviations")
+        )
+        return Shadings(mean, directions, deviations, stored["region"], float(stored["noise"]))
+
+
+def shading_of(shades: Floats) -> Floats:
+    """What of shades (s, s, 3), log, a face's light does to its brightness (s, s): by ridge regression on the shipped
+    directions, so that a few numbers say it."""
+    mean, directions, deviations, region, noise = shadings()
+    grey = brightness_of(shades) - mean
+    weight = (np.exp(-0.5 * (grey / _NO_SHADE) ** 2) * shades.any(axis=2))[region]
+    basis = directions[:, region]
+    normal = (basis * weight) @ basis.T + np.diag((noise / deviations) ** 2)
+    numbers = np.linalg.solve(normal, (basis * weight) @ grey[region]).astype(np.float32)
+    return np.asarray(mean + np.tensordot(numbers, directions, 1), np.float32)
 
 
 def _smooth(values: Floats, weight: Floats) -> Floats:
@@ -252,7 +277,8 @@ def _fitted() -> tuple[Mask, NDArray[np.float64], Mask]:
     return region, _basis(STEP)[region.ravel()].T.astype(np.float64), middle()[::STEP, ::STEP][region]
 
 
-def _hull_of(points: Floats, grow: float) -> Mask:
+def hull_of(points: Floats, grow: float) -> Mask:
+    """The canonical px (S, S) inside the convex hull of points (n, 2), enlarged about their mean by `grow`."""
     centre = points.mean(axis=0)
     hull = cv2.convexHull((centre + (points - centre) * grow).astype(np.float32))
     mask = np.zeros((SIZE, SIZE), np.uint8)

@@ -1,6 +1,6 @@
-"""The small fits that ship as NPZ files: shape model, readout of glasses, smiles, reliefs of skin.
+"""The small fits that ship as NPZ files: shape model, readout of glasses, smiles, reliefs of skin, shading.
 
-`python jobs/training/fits.py shape-model|glasses|expression|relief FACES... --out FILE`, where FACES are the faces
+`python jobs/training/fits.py shape-model|glasses|expression|relief|shading FACES... --out FILE`, where FACES are faces
 tables of scans (scan/KEY/faces/*.parquet of a workspace). Nothing is random: the same tables give the same file. Where
 people are labelled, only every other person by name is fitted on, so that the rest can judge.
 """
@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import ShapeModel, canonical_frame, pose_of, vertices_of
 from anonlib.synthesis.describe import crop_and_mesh, happiness
-from anonlib.synthesis.light import skin_region, to_log
+from anonlib.synthesis.light import STEP, Shadings, brightness_of, hull_of, skin_region, to_log, tone_of
 from anonlib.synthesis.occlusion import GLASSES_STEP, features
 from anonlib.synthesis.skin import BYTES
 from anonlib.synthesis.textures.average import Portrait, detail_of, mirrored, portrait
@@ -35,6 +35,13 @@ _FALSE_ALARMS = 0.15
 """Share of bare faces that may be taken for wearers: a donor lost costs less than a ghost on a class."""
 _SMOOTH, _SMILE_SIDE = 2.0, 128
 _HAIR, _CALM, _FAINTER, _QUALITY = 6.0, 0.7, 0.8, 80
+_SHADINGS, _FILLS, _DEEPEST = 8, 15, 0.9
+"""Directions that are kept, rounds of filling what hair hides, and how far off its light skin is at most, log units."""
+_SHADED = (
+    *((topology.LEFT_EYE, 1.15), (topology.RIGHT_EYE, 1.15), (topology.LEFT_BROW, 1.15), (topology.RIGHT_BROW, 1.15)),
+    (topology.LIPS_OUTER, 1.1),
+)
+"""What of a face within 1.06 of its oval is not read, and how much larger."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 Tables = Annotated[list[Path], typer.Argument(help="Faces tables of scans.")]
@@ -205,6 +212,54 @@ def relief(
         coded[str(number)] = np.frombuffer(data, np.uint8)
     np.savez(out, **coded)  # type: ignore[arg-type]
     print(f"{len(chosen)} reliefs -> {out}")
+
+
+def fit_shadings(residuals: Sequence[tuple[NDArray[np.float32], float]]) -> Shadings:
+    """What light does to the brightness of faces, from what of each is not smooth light (s, s, 3), and the spread of
+    its skin: principal directions of these and of their mirror images. What hair hides is filled from the rest."""
+    frame = canonical_frame()
+    region = frame.polygon(topology.OVAL, 1.06)
+    for part, grow in _SHADED:
+        region &= ~hull_of(frame.points[list(part)], grow)
+    region = region[::STEP, ::STEP]
+    shades, seen = [], []
+    for residual, spread in residuals:
+        grey = brightness_of(residual)
+        own = grey - brightness_of(tone_of(residual, spread))
+        known = (np.abs(grey) < _DEEPEST) & (own > -1) & residual.any(axis=2)
+        shades += [own[region], own[:, ::-1][region]]
+        seen += [known[region], known[:, ::-1][region]]
+    values, known = np.array(shades), np.array(seen)
+    filled = np.where(known, values, (values * known).sum(axis=0) / known.sum(axis=0))
+    for _ in range(_FILLS):
+        mean = filled.mean(axis=0)
+        left, strength, right = np.linalg.svd(filled - mean, full_matrices=False)
+        least = mean + (left[:, :_SHADINGS] * strength[:_SHADINGS]) @ right[:_SHADINGS]
+        filled = np.where(known, values, least)
+    noise = float(np.sqrt(((values - least)[known] ** 2).mean()))
+    directions = np.stack([_beyond(direction, region) for direction in right[:_SHADINGS]])
+    return Shadings(_beyond(mean, region), directions, strength[:_SHADINGS] / np.sqrt(len(filled)), region, noise)
+
+
+def _beyond(values: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Values (n,) of a region (s, s) as a map (s, s) that goes on a little beyond it and is smooth at its borders."""
+    inside = region.astype(np.float32)
+    placed = np.zeros_like(inside)
+    placed[region] = values
+    share = cv2.GaussianBlur(inside, (0, 0), 1.0)
+    smooth = cv2.GaussianBlur(placed, (0, 0), 1.0) / np.maximum(share, 0.15)
+    return np.where(region, (placed + smooth) / 2, smooth * np.clip(2 * share, 0, 1)).astype(np.float32)
+
+
+@app.command("shading")
+def shading(faces: Tables, out: Output) -> None:
+    """Fit how light shades faces, on portraits whose skin is seen."""
+    rows = _rows(faces, "mesh", "crop", "crop_from_image")
+    looked = (detail_of(crop, vertices_of(mesh), STEP) for crop, mesh in map(crop_and_mesh, rows))
+    made = fit_shadings([(residual, light.spread) for residual, light in looked])
+    halves = {name: getattr(made, name).astype(np.float16) for name in ("mean", "directions", "deviations")}
+    np.savez_compressed(out, **halves, region=made.region, noise=np.float32(made.noise))
+    print(f"{len(rows)} portraits, noise {made.noise:.3f} -> {out}")
 
 
 def _rows(paths: Sequence[Path], *columns: str) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def test_the_network_reads_the_gaze_that_was_drawn(
 ) -> None:
     out = rendered(photo, mesh, surrogate, across, below)
     seen = refine(load_engine(model_bytes("iris")), [out], [mesh.copy()])
-    assert gaze_error([[across, below, 0.35, 0.22] * 2], seen)[0] < 9
+    assert gaze_error([[across, below, 0.35, 0.22] * 2], seen)[0] < 10
 
 
 def test_closed_eyes_stay_closed_and_are_skin(photo: Pixels, mesh: Mesh, surrogate: Texture) -> None:
