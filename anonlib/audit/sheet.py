@@ -155,7 +155,7 @@ def _view(job: JobConfig, data: bytes | None, row: Row, face: Row) -> Pixels | N
             frame = first + int(np.abs(np.reshape(face["boxes"], (-1, 4)) - box).sum(axis=1).argmin())
             rgb = next(shown.rgb for shown in frames_in(data, limits) if shown.index == frame)
         else:
-            rgb = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds).rgb
+            rgb = decode_apart(data, limits).rgb
     except (ImageProblem, StopIteration):
         return None
     return square_view(rgb, box, _TILE)

@@ -137,9 +137,8 @@ def sample_bytes(sample: Sample, job: JobConfig, *, copies: int = 1, least_side:
     held = others + len(sample.image)
     if sample.problem is not None or len(sample.image) > job.limits.image_mib * (1 << 20):
         return held
-    limits = {"max_mpx": job.limits.image_mpx, "seconds": job.limits.image_seconds}
     try:
-        return held + copies * header_bytes_apart(sample.image, least_side=least_side, **limits)
+        return held + copies * header_bytes_apart(sample.image, job.limits, least_side=least_side)
     except ImageProblem as problem:
         sample.problem = Problem(problem.reason, str(problem))
         return held
@@ -155,8 +154,7 @@ def read_image(sample: Sample, job: JobConfig, least_side: int | None = None) ->
     if len(sample.image) > job.limits.image_mib * (1 << 20):
         over = f"the file is over the limit of {job.limits.image_mib:g} MiB (limits.image_mib)"
         raise ImageProblem(Reason.TOO_LARGE, over)
-    limits = job.limits
-    return decode_apart(sample.image, max_mpx=limits.image_mpx, seconds=limits.image_seconds, least_side=least_side)
+    return decode_apart(sample.image, job.limits, least_side=least_side)
 
 
 def try_to_read(sample: Sample, job: JobConfig, least_side: int | None = None) -> Picture | ImageProblem:

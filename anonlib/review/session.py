@@ -223,7 +223,7 @@ class Pictures:
         limits = self.job.config.limits
         if image.row["media"] == CLIP:
             return encode(Strip(image.row).picture(data, limits), _SHEET, jpeg_quality=_QUALITY)
-        picture = decode_apart(data, max_mpx=limits.image_mpx, seconds=limits.image_seconds)
+        picture = decode_apart(data, limits)
         return encode(picture.rgb, replace(picture.plain, format="JPEG", alpha=None), jpeg_quality=_QUALITY)
 
     def _files(self, shard: str) -> Files:

@@ -201,7 +201,7 @@ def _box(size: tuple[int, int], found: Row, *, fell: bool) -> str:
 
 def _thumb(config: JobConfig, data: bytes) -> str:
     """A picture as a data URI."""
-    picture = decode_apart(data, max_mpx=config.limits.image_mpx, seconds=config.limits.image_seconds)
+    picture = decode_apart(data, config.limits)
     shown, buffer = Image.fromarray(picture.rgb), io.BytesIO()
     shown.thumbnail((_SIDE, _SIDE))
     shown.save(buffer, "JPEG", quality=_QUALITY)

@@ -482,7 +482,7 @@ class RenderStage:
 
     def _encode(self, photo: ImageState) -> tuple[bytes, str]:
         """A photo's file, and whether what lies outside its regions is EXACT or REENCODED."""
-        picture, file, limits = photo.picture, photo.sample.image or b"", self.job.limits
+        picture, file = photo.picture, photo.sample.image or b""
         if picture.is_exact and photo.out is picture.rgb:
             return exact.rewrite(file, picture.stored), EXACT
         if picture.is_exact and picture.format == "JPEG":
@@ -490,9 +490,8 @@ class RenderStage:
             before, after = (exact.as_stored(pixels, picture.orientation) for pixels in (picture.rgb, photo.out))
             changed = jpeg.touched_mcus(frame, before, after)
             pixels = jpeg.pixels_of(after, frame, changed)
-            bounds = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
             with suppress(ImageProblem):  # then it is encoded anew
-                return replace_apart(file, changed, pixels, picture.stored, **bounds), EXACT
+                return replace_apart(file, changed, pixels, picture.stored, self.job.limits), EXACT
         kept = picture.is_exact and picture.lossless and picture.format != "JPEG"
         data = encode(photo.out, photo.leveled, jpeg_quality=self.job.jpeg_quality)
         return data, EXACT if kept and Note.EIGHT_BITS not in picture.notes else REENCODED

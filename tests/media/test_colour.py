@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from anonlib.audit.leaks.images import carried
 from anonlib.codes import Note
+from anonlib.config import LimitsConfig
 from anonlib.media.codec import decode, encode
 from anonlib.media.colour import SPACES, ColourSpace, is_ours, profile_of
 from anonlib.media.sandbox.process import decode_apart
@@ -109,7 +110,7 @@ def test_our_profiles_have_the_numbers_of_the_standards(space: ColourSpace) -> N
 def test_colours_stay_within_a_level_and_the_profile_is_ours(space: ColourSpace, kind: str) -> None:
     pixels, theirs = colours(), of_a_stranger(space)
     data = photos.encoded(pixels, kind, icc_profile=theirs, **BEST.get(kind, {}))
-    picture = decode_apart(data, max_mpx=1, seconds=30)
+    picture = decode_apart(data, LimitsConfig())
     assert picture.space == space and picture.notes == ()
     before = shown(picture.rgb, theirs)
     written = encode(picture.rgb, picture, jpeg_quality=92)

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from anonlib.config import LimitsConfig
 from anonlib.errors import ImageProblem, SandboxUnavailable
 from anonlib.media.sandbox import confinement, process
 from anonlib.media.sandbox.process import Decoders, decode_apart, sandbox_layers
 from tests.support import photos, poison
 
+LIMITS = LimitsConfig(image_mpx=1, image_seconds=60)
 ROOT = Path(poison.__file__).parents[2]
 PHOTO = photos.jpeg(photos.nobody()[:32, :32])
 EVERYTHING = {
@@ -59,7 +61,7 @@ def probed(target: dict[str, Any], *layers: str) -> set[str]:
 def test_nothing_that_a_taken_over_decoder_tries_works(target: dict[str, Any]) -> None:
     decoders = Decoders(poison.PROGRAM)
     with pytest.raises(ImageProblem) as answer:
-        decoders.decode(poison.poison(f"probe: {json.dumps(target)}"), max_mpx=1, seconds=60)
+        decoders.decode(poison.poison(f"probe: {json.dumps(target)}"), LIMITS)
     decoders.close()
     assert json.loads(str(answer.value)) == []
     assert list(Path(target["folder"]).iterdir()) == []
@@ -95,7 +97,7 @@ def test_this_kernel_grants_every_layer_and_all_are_taken() -> None:
 
 
 def test_a_process_that_starts_a_decoder_cannot_be_read_by_others_of_its_user() -> None:
-    decode_apart(PHOTO, max_mpx=1, seconds=60)
+    decode_apart(PHOTO, LIMITS)
     pr_get_dumpable = 3
     assert ctypes.CDLL(None).prctl(pr_get_dumpable, 0, 0, 0, 0) == 0
 
@@ -114,14 +116,14 @@ def lacking(layer: str) -> Decoders:
 @pytest.mark.parametrize("layer", sorted(confinement.NEEDED))
 def test_where_a_needed_layer_is_missing_no_photo_is_decoded(layer: str) -> None:
     with pytest.raises(SandboxUnavailable, match=f"cannot be confined: this kernel does not grant {layer}"):
-        lacking(layer).decode(PHOTO, max_mpx=1, seconds=60)
+        lacking(layer).decode(PHOTO, LIMITS)
 
 
 def test_where_another_layer_is_missing_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     process._warn_of.cache_clear()
     for _ in range(2):
         decoders = lacking("landlock")
-        assert decoders.decode(PHOTO, max_mpx=1, seconds=60).size == (32, 32)
+        assert decoders.decode(PHOTO, LIMITS).size == (32, 32)
         decoders.close()
     assert [record.getMessage() for record in caplog.records] == [
         "Photos are decoded in processes that this kernel confines without: landlock (see `anonlib doctor`)."

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from anonlib.config import LimitsConfig
 from anonlib.errors import ImageProblem
 from anonlib.media import exact, jpeg
 from anonlib.media.codec import Picture, decode, encode
@@ -13,7 +14,7 @@ from anonlib.media.colour import ColourSpace, profile_of
 from anonlib.media.sandbox.process import changed_blocks_apart, decode_apart, replace_apart
 from tests.support import photos
 
-LIMITS = {"max_mpx": 1.0, "seconds": 20.0}
+LIMITS = LimitsConfig(image_mpx=1, image_seconds=20)
 FORMATS = {
     "jpeg": ("JPEG", {"quality": 85}),
     "progressive": ("JPEG", {"quality": 85, "progressive": True}),
@@ -49,7 +50,7 @@ def loaded(kind: str, orientation: int = 1, space: ColourSpace | None = None, **
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_picture_stays_bit_for_bit_and_nothing_else_does(kind: str, orientation: int) -> None:
     file = loaded(kind, orientation)
-    before = decode_apart(file, **LIMITS)
+    before = decode_apart(file, LIMITS)
     assert before.is_exact
     clean = exact.rewrite(file, before.stored)
     after = decode(clean, max_mpx=1)
@@ -71,18 +72,18 @@ def test_a_named_profile_is_written_anew(kind: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_new_pixels_go_where_the_file_keeps_them(orientation: int) -> None:
     file = loaded("jpeg", orientation)
-    before = decode_apart(file, **LIMITS)
+    before = decode_apart(file, LIMITS)
     after = before.rgb.copy()
     after[4:12, 20:30] = 255 - after[4:12, 20:30]
     frame = jpeg.parse(file)
     stored = exact.as_stored(before.rgb, orientation), exact.as_stored(after, orientation)
     changed = jpeg.touched_mcus(frame, *stored)
-    written = replace_apart(file, changed, jpeg.pixels_of(stored[1], frame, changed), before.stored, **LIMITS)
+    written = replace_apart(file, changed, jpeg.pixels_of(stored[1], frame, changed), before.stored, LIMITS)
     seen = decode(written, max_mpx=1)
     assert seen.orientation == orientation
     touched = (stored[0] != stored[1]).any(axis=2)
-    assert changed_blocks_apart(file, written, touched, **LIMITS) == 0
-    assert changed_blocks_apart(file, written, np.zeros_like(touched), **LIMITS) > 0
+    assert changed_blocks_apart(file, written, touched, LIMITS) == 0
+    assert changed_blocks_apart(file, written, np.zeros_like(touched), LIMITS) > 0
     difference = np.abs(seen.rgb.astype(int) - after).max(axis=2)
     assert difference[6:10, 22:28].max() < 60
     far = np.ones(difference.shape, bool)
@@ -93,7 +94,7 @@ def test_new_pixels_go_where_the_file_keeps_them(orientation: int) -> None:
 def test_a_file_that_is_no_jpeg_is_a_problem_of_its_photo() -> None:
     with pytest.raises(ImageProblem, match="does not begin as a JPEG"):
         stored = exact.Stored("JPEG", 1, None)
-        replace_apart(b"x", np.ones((1, 1), bool), np.zeros((1, 8, 8, 3), np.uint8), stored, **LIMITS)
+        replace_apart(b"x", np.ones((1, 1), bool), np.zeros((1, 8, 8, 3), np.uint8), stored, LIMITS)
 
 
 def test_a_png_of_our_own_is_exact_however_badly_it_compresses() -> None:

@@ -130,7 +130,7 @@ def test_what_a_photo_will_cost_is_known_from_its_header(kind: str, side: int | 
     assert held <= cost <= 1.4 * held
     # A decoder process says the same, also with so much behind the header that its beginning alone is sent.
     for data in (ENCODED[kind], ENCODED[kind] + bytes(1 << 17)):
-        assert header_bytes_apart(data, max_mpx=100, seconds=60, least_side=side) == cost
+        assert header_bytes_apart(data, LimitsConfig(), least_side=side) == cost
         assert sample_bytes(Sample("a", data, "jpg"), no_job(), copies=2, least_side=side) == len(data) + 2 * cost
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anonlib.config import LimitsConfig
 from anonlib.errors import ImageProblem, SandboxUnavailable
 from anonlib.media.codec import Picture, decode
 from anonlib.media.sandbox.process import Decoders, decode_apart
@@ -27,7 +28,7 @@ from tests.support import photos, poison
 RNG = np.random.default_rng(3)
 SMALL = RNG.integers(0, 255, (6, 5, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
 GOOD = photos.jpeg(SMALL)
-SEPARATE: dict[str, Any] = {"max_mpx": 1, "seconds": 60}
+LIMITS = LimitsConfig(image_mpx=1, image_seconds=60)
 
 
 def in_mode(mode: str, kind: str) -> bytes:
@@ -61,10 +62,10 @@ FILES = {
 """A file of every kind that decoding treats in its own way, good and bad."""
 
 
-def said(read: Any, data: bytes, **options: Any) -> dict[str, Any] | str:
+def said(read: Any, data: bytes, *limits: LimitsConfig, **options: Any) -> dict[str, Any] | str:
     """A Picture with its pixels as bytes, or the problem's sentence."""
     try:
-        picture: Picture = read(data, **options)
+        picture: Picture = read(data, *limits, **options)
     except ImageProblem as problem:
         return str(problem)
     arrays = {"rgb": picture.rgb, "alpha": picture.alpha}
@@ -86,7 +87,7 @@ def decoders() -> Iterator[Decoders]:
 def test_a_photo_is_the_same_as_if_it_were_decoded_here(name: str) -> None:
     for least_side in (None, 100):
         here = said(decode, FILES[name], max_mpx=1, least_side=least_side)
-        assert said(decode_apart, FILES[name], least_side=least_side, **SEPARATE) == here
+        assert said(decode_apart, FILES[name], LIMITS, least_side=least_side) == here
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,8 @@ def test_a_photo_is_the_same_as_if_it_were_decoded_here(name: str) -> None:
     ],
 )
 def test_poison_is_a_sentence_and_the_next_photo_is_decoded(decoders: Decoders, what: str, reason: str) -> None:
-    assert said(decoders.decode, poison.poison(what), **SEPARATE) == f"decoding it {reason}"
-    assert said(decoders.decode, GOOD, **SEPARATE) == said(decode, GOOD, max_mpx=1)
+    assert said(decoders.decode, poison.poison(what), LIMITS) == f"decoding it {reason}"
+    assert said(decoders.decode, GOOD, LIMITS) == said(decode, GOOD, max_mpx=1)
 
 
 LIES = ["rubbish", "huge json", "a profile", "no json", "beyond", "larger", "negative", "format", "more", "escapes"]
@@ -112,35 +113,35 @@ LIES = ["rubbish", "huge json", "a profile", "no json", "beyond", "larger", "neg
 @pytest.mark.parametrize("lie", LIES)
 def test_what_the_process_says_is_believed_only_where_it_can_be(lie: str) -> None:
     decoders = Decoders(poison.PROGRAM)
-    assert "answer with something that is no photo" in str(said(decoders.decode, poison.poison(lie), **SEPARATE))
+    assert "answer with something that is no photo" in str(said(decoders.decode, poison.poison(lie), LIMITS))
     assert not decoders._idle
 
 
 def test_a_photo_that_takes_too_long_is_given_up_once(decoders: Decoders) -> None:
     began = time.monotonic()
     assert "longer than 0.5 s (limits.image_seconds)" in str(
-        said(decoders.decode, poison.poison("sleep"), max_mpx=1, seconds=0.5)
+        said(decoders.decode, poison.poison("sleep"), LimitsConfig(image_mpx=1, image_seconds=0.5))
     )
     assert time.monotonic() - began < 30
 
 
 def test_a_small_file_that_wants_gigabytes_gets_none() -> None:
     with pytest.raises(ImageProblem, match="more memory than a photo"):
-        decode_apart(poison.thirsty_tiff(0.3), **SEPARATE)
+        decode_apart(poison.thirsty_tiff(0.3), LIMITS)
 
 
 def test_a_small_file_that_takes_minutes_gets_its_seconds() -> None:
     data = poison.endless_jpeg(3000)
     assert len(data) < 200_000
     with pytest.raises(ImageProblem, match=r"longer than 0\.5 s"):
-        decode_apart(data, max_mpx=20, seconds=0.5)
+        decode_apart(data, LimitsConfig(image_mpx=20, image_seconds=0.5))
     assert decode(poison.endless_jpeg(1), max_mpx=20).rgb.shape == (4096, 4096, 3)
 
 
 def test_a_process_that_an_earlier_photo_broke_is_not_held_against_the_next(decoders: Decoders) -> None:
     with pytest.raises(ImageProblem, match="nothing happened"):
-        decoders.decode(poison.poison("the next"), **SEPARATE)
-    assert said(decoders.decode, GOOD, **SEPARATE) == said(decode, GOOD, max_mpx=1)
+        decoders.decode(poison.poison("the next"), LIMITS)
+    assert said(decoders.decode, GOOD, LIMITS) == said(decode, GOOD, max_mpx=1)
 
 
 def test_a_process_lives_for_many_photos_and_has_nothing_to_steal(
@@ -148,9 +149,9 @@ def test_a_process_lives_for_many_photos_and_has_nothing_to_steal(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret for the tests only")
     decoders.close()
-    decoders.decode(GOOD, **SEPARATE)
+    decoders.decode(GOOD, LIMITS)
     (process,) = decoders._idle
-    told = json.loads(str(said(decoders.decode, poison.poison("tell"), **SEPARATE)))
+    told = json.loads(str(said(decoders.decode, poison.poison("tell"), LIMITS)))
     assert decoders._idle == [process]
     assert set(told["environment"]) <= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LC_CTYPE", "LD_LIBRARY_PATH"}
     assert told["folder"] == "/"
@@ -162,7 +163,7 @@ def test_a_process_lives_for_many_photos_and_has_nothing_to_steal(
 def test_threads_have_a_process_each_and_get_their_own_photos() -> None:
     files = [photos.encoded(np.full((40 + n, 30, 3), n, np.uint8), "PNG") for n in range(40)]
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda data: decode_apart(data, **SEPARATE), files))
+        found = list(threads.map(lambda data: decode_apart(data, LIMITS), files))
     for number, picture in enumerate(found):
         assert picture.rgb.shape == (40 + number, 30, 3) and (picture.rgb == number).all()
 
@@ -177,13 +178,14 @@ def test_threads_have_a_process_each_and_get_their_own_photos() -> None:
 )
 def test_where_no_process_can_be_started_no_photo_is_blamed(program: list[str], reason: str) -> None:
     with pytest.raises(SandboxUnavailable, match=f"cannot be started: .*{reason}"):
-        Decoders(program).decode(GOOD, **SEPARATE)
+        Decoders(program).decode(GOOD, LIMITS)
 
 
 def test_it_ends_when_whoever_started_it_is_killed() -> None:
     code = (
-        "import sys, time; from anonlib.media.sandbox.process import Decoders; d = Decoders()\n"
-        "try: d.decode(b'', max_mpx=1, seconds=60)\n"
+        "import sys, time; from anonlib.config import LimitsConfig\n"
+        "from anonlib.media.sandbox.process import Decoders; d = Decoders()\n"
+        "try: d.decode(b'', LimitsConfig())\n"
         "except Exception: print(d._idle[0]._process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:

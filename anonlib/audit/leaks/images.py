@@ -294,11 +294,10 @@ def changed_in_exact(
     Blocks of coefficients of a JPEG, else px with their alpha; all where a file, before or after, cannot be read.
     `pictures`: the two decoded, where they are at hand.
     """
-    bounds: dict[str, Any] = {"max_mpx": limits.image_mpx, "seconds": limits.image_seconds}
     try:
         if row["format"] == "JPEG":
-            return changed_blocks_apart(*files, exact.as_stored(allowed, row["orientation"]), **bounds)
-        before, after = pictures or [decode_apart(file, **bounds) for file in files]
+            return changed_blocks_apart(*files, exact.as_stored(allowed, row["orientation"]), limits)
+        before, after = pictures or [decode_apart(file, limits) for file in files]
     except ImageProblem:
         return allowed.size
     fewer_bits = Note.EIGHT_BITS in before.notes and Note.EIGHT_BITS not in after.notes

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from anonlib.codes import Note, Reason, Stripped
+from anonlib.config import LimitsConfig
 from anonlib.errors import ImageProblem, SandboxDied, SandboxUnavailable
 from anonlib.media.codec import ImageFormat, Picture
 from anonlib.media.colour import ColourSpace
@@ -297,33 +298,30 @@ class Decoders:
         self._free = Semaphore(max(2, _CORES))
         self._lock = Lock()
 
-    def decode(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> Picture:
-        """`codec.decode` in another process, which has `seconds` for it and no more memory than `max_mpx` calls for.
+    def decode(self, data: bytes, limits: LimitsConfig, *, least_side: int | None = None) -> Picture:
+        """`codec.decode` in another process, in `limits.image_seconds` and no more memory than `image_mpx` calls for.
 
         Raises ImageProblem, also where decoding crashed, and SandboxUnavailable where no process can be started.
         """
-        return cast("Picture", self._ask(max_mpx, seconds, DECODE, data, b"", least_side))
+        return cast("Picture", self._ask(limits, DECODE, data, least_side=least_side))
 
-    def header_bytes(self, data: bytes, *, max_mpx: float, seconds: float, least_side: int | None = None) -> int:
+    def header_bytes(self, data: bytes, limits: LimitsConfig, *, least_side: int | None = None) -> int:
         """`codec.decoded_bytes` in another process, without memory for pixels; raises as decode."""
         # Nearly every header is at the beginning, and sending the rest would cost more than reading it.
-        count = self._ask(max_mpx, seconds, HEADER, data[:_HEADER_BYTES], b"", least_side)
+        count = self._ask(limits, HEADER, data[:_HEADER_BYTES], least_side=least_side)
         if not count and len(data) > _HEADER_BYTES:
-            count = self._ask(max_mpx, seconds, HEADER, data, b"", least_side)
+            count = self._ask(limits, HEADER, data, least_side=least_side)
         return cast("int", count)
 
     def replace(
-        self, data: bytes, changed: NDArray[np.bool_], pixels: NDArray[np.uint8], stored: Stored, *, max_mpx: float,
-        seconds: float,
-    ) -> bytes:  # fmt: skip
+        self, data: bytes, changed: NDArray[np.bool_], pixels: NDArray[np.uint8], stored: Stored, limits: LimitsConfig
+    ) -> bytes:
         """`exact.replace` in another process; raises ImageProblem where that raises NotExact, and as decode."""
-        return cast("bytes", self._ask(max_mpx, seconds, REPLACE, data, pickle.dumps((changed, pixels, stored))))
+        return cast("bytes", self._ask(limits, REPLACE, data, (changed, pixels, stored)))
 
-    def changed_blocks(
-        self, before: bytes, after: bytes, allowed: NDArray[np.bool_], *, max_mpx: float, seconds: float
-    ) -> int:
+    def changed_blocks(self, before: bytes, after: bytes, allowed: NDArray[np.bool_], limits: LimitsConfig) -> int:
         """`exact.changed_blocks` in another process; raises as replace."""
-        return cast("int", self._ask(max_mpx, seconds, COMPARE, before, pickle.dumps((after, allowed))))
+        return cast("int", self._ask(limits, COMPARE, before, (after, allowed)))
 
     def layers(self) -> tuple[str, ...]:
         """The layers of confinement.LAYERS that this kernel grants; raises SandboxUnavailable where too few."""
@@ -343,21 +341,23 @@ class Decoders:
         self._idle, self._lock, self._free = [], Lock(), Semaphore(max(2, _CORES))
 
     def _ask(
-        self, max_mpx: float, seconds: float, wanted: int, data: bytes, extra: bytes, least_side: int | None = None
+        self, limits: LimitsConfig, wanted: int, data: bytes, extra: object = None, *, least_side: int | None = None
     ) -> Picture | int | bytes:
+        more = b"" if extra is None else pickle.dumps(extra)
+        bounds = limits.image_mpx, limits.image_seconds
         with self._free:
-            process = self._idle_process(max_mpx, seconds) or DecoderProcess(max_mpx, seconds, self.program)
+            process = self._idle_process(*bounds) or DecoderProcess(*bounds, self.program)
             second = False
             while True:
                 fresh = not process.used
                 try:
-                    return process.ask(wanted, data, extra, least_side)
+                    return process.ask(wanted, data, more, least_side)
                 except SandboxDied as death:
                     if second or (fresh and not death.from_outside):
                         raise ImageProblem(death.reason, str(death)) from None
                 finally:
                     self._take_back(process)
-                process, second = DecoderProcess(max_mpx, seconds, self.program), True
+                process, second = DecoderProcess(*bounds, self.program), True
 
     def _idle_process(self, max_mpx: float, seconds: float) -> DecoderProcess | None:
         with self._lock:
