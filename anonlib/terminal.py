@@ -175,7 +175,7 @@ def print_status(status: Status) -> None:
             continue
         surrogates = f", surrogates {plan['done']} of {plan['blocks']} blocks" if plan["blocks"] else ""
         classes = f" in {plan['classes']} classes" if plan["classes"] else ""
-        people = f"{plan['subjects']} people{classes}, " if plan["subjects"] else ""
+        people = f"{plan['persons']} people{classes}, " if plan["persons"] else ""
         rows.append(("planned", f"{people}{plan['redacted']} faces redacted by plan{surrogates}"))
         if doubts := plan["disagreements"]:
             rows.append(("labels", f"{doubts} do not fit their faces: {plan['labels']} in the workspace"))

@@ -49,13 +49,14 @@ def evaluate(
     photos: Annotated[str, typer.Argument(help="A dataset of photos.")],
     plate: Annotated[str | None, typer.Option(help="A network of yours that finds plates.")] = None,
     most: Annotated[int, typer.Option(help="How many photos are looked at.")] = 300,
+    precision: Annotated[str, typer.Option(help="What the networks compute in: f32 or bf16.")] = "f32",
     sheet: Annotated[Path | None, typer.Option(help="Where 12 photos go with all hidden.")] = None,
 ) -> None:
     """Print recall and false alarms of each kind with their 95 % intervals."""
     with guarded():
         hide = {"text": "fill", "person": "fill"} | ({"plate": {"path": plate}} if plate else {})
         places = {"input": {"uri": photos}, "output": {"uri": "/nowhere/a"}, "workspace": {"uri": "/nowhere/b"}}
-        print_rows(figures(load_config(places | {"hide": hide}), most, sheet))
+        print_rows(figures(load_config(places | {"hide": hide, "precision": precision}), most, sheet))
 
 
 def figures(job: JobConfig, most: int, sheet: Path | None) -> list[tuple[str, str]]:

@@ -21,8 +21,9 @@ def page(text: str) -> str:
     """The page with the keys as they are now: all that follows the mark in its `text` is written anew."""
     before, mark, after = text.partition(_GENERATED)
     text = before + mark + after.partition("\n")[0] + "\n"
+    sections = dict.fromkeys(key.path.rpartition(".")[0] for key in keys())
     section = None
-    for key in keys():
+    for key in sorted(keys(), key=lambda key: [*sections].index(key.path.rpartition(".")[0])):
         of, _, name = key.path.rpartition(".")
         if of != section:
             section = of

@@ -33,6 +33,7 @@ from anonlib.storage import join_uri
 from anonlib.storage.scratch import scratch
 from anonlib.workspace.layout import PREVIEW, open_stores, release_store, render_store, scan_store
 from anonlib.workspace.release import samples_of
+from anonlib.workspace.schemas import LOT
 from anonlib.workspace.tables import Row
 
 _SHARDS = 8
@@ -183,7 +184,7 @@ def _cards(job: Job, folder: Path, samples: Sequence[Sample]) -> Iterator[str]:
                 pictures = [sample.image or b"", path.read_bytes()]
                 size = photo.row["width"], photo.row["height"]
                 for found, figures in zip(photo.faces, rendered.get(photo.key, ()), strict=True):
-                    boxes += _box(size, found, fell=bool(figures["fallback"]))
+                    boxes += _box(size, found, fell=figures["fallback"] not in (None, LOT))
                     if figures["reason"]:
                         told.append(f"{found['score']:.2f}, {figures['method']}: {figures['reason']}")
             shown = "".join(f'<div><img alt="" src="{_thumb(job.config, data)}">{boxes}</div>' for data in pictures)

@@ -30,6 +30,8 @@ CERTIFICATE, PRIVATE_KEY = "ANONLIB_C2PA_CERTIFICATE", "ANONLIB_C2PA_KEY"
 """Environment variables that hold them as PEM, where no file is named."""
 _SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _DRAWN, _HIDDEN = f"{_SOURCE}compositeWithTrainedAlgorithmicMedia", f"{_SOURCE}composite"
+_ALGORITHMS = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
+_ALGORITHMS |= {"RSAPrivateKey": "ps256", "Ed25519PrivateKey": "ed25519"}
 _AGENT = {"name": "anonlib", "version": __version__}
 _QUIET = {"builder": {"thumbnail": {"enabled": False}}, "verify": {"remote_manifest_fetch": False}}
 
@@ -120,18 +122,13 @@ def _signer(chain: bytes, key: bytes) -> Iterator[Any]:
 
 def _algorithm(key: bytes) -> str:
     """How C2PA calls what a private key (PEM) signs with; raises ConfigError for one that it does not know."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        private = load_pem_private_key(key, None)
+        private: Any = load_pem_private_key(key, None)
     except (TypeError, ValueError):  # whose words may repeat it
         raise ConfigError("the key of the credentials cannot be read: give it as PEM without a passphrase") from None
-    curves = {256: "es256", 384: "es384", 521: "es512"}
-    if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.key_size in curves:
-        return curves[private.curve.key_size]
-    if isinstance(private, rsa.RSAPrivateKey):
-        return "ps256"
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        return "ed25519"
-    raise ConfigError("C2PA signs with ECDSA (P-256, P-384, P-521), Ed25519 or RSA; the key is of another kind")
+    kind = private.curve.name if hasattr(private, "curve") else type(private).__name__
+    if kind not in _ALGORITHMS:
+        raise ConfigError("C2PA signs with ECDSA (P-256, P-384, P-521), Ed25519 or RSA; the key is of another kind")
+    return _ALGORITHMS[kind]

@@ -142,23 +142,24 @@ def test_every_kind_of_key_signs_photos_and_clips(hidden: Run, kind: str, tmp_pa
 def test_a_key_that_does_not_sign_is_a_sentence_that_does_not_repeat_it(
     hidden: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signer, other = Signer(tmp_path), Signer(tmp_path, "es384")
+    signer, damaged = Signer(tmp_path), tmp_path / "damaged.pem"
     monkeypatch.setenv(PRIVATE_KEY, "no key but a secret")
+    damaged.write_text("-----BEGIN PRIVATE KEY-----\nsecret")
     release, into = open_storage(str(hidden.output)), open_storage(str(tmp_path / "signed"))
-    for key, said in ((None, f"{PRIVATE_KEY} holds no PEM"), (tmp_path / "none", "cannot be read")):
+    for chain, key, said in (
+        (signer.chain, None, f"{PRIVATE_KEY} holds no PEM"),
+        (signer.chain, tmp_path / "none", "cannot be read"),
+        (signer.chain, damaged, "as PEM without a passphrase"),
+        (signer.key, signer.key, "do not sign"),
+    ):
         with pytest.raises(ConfigError, match=said) as caught:
-            sign(release, into, StorageOptions(), signer.chain, key)
+            sign(release, into, StorageOptions(), chain, key)
         assert "secret" not in str(caught.value)
-    signer.chain.write_text(other.root)
-    with pytest.raises(ConfigError, match="do not sign"):
-        sign(release, into, StorageOptions(), signer.chain, signer.key)
     assert not (tmp_path / "signed").exists()
 
 
 def test_what_is_not_the_picture_of_its_manifest_is_not_signed(hidden: Run, tmp_path: Path) -> None:
-    signer = Signer(tmp_path)
-    (tmp_path / "release").symlink_to(hidden.output)
     path = hidden.output / "data/nobody.jpg"
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(VerificationError, match=r"'nobody.jpg' in the release is not the picture in its manifest"):
-        signed(hidden, tmp_path / "signed", signer)
+        signed(hidden, tmp_path / "signed", Signer(tmp_path))
