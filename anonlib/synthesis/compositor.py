@@ -52,7 +52,7 @@ from anonlib.synthesis.light import (
     skin_region,
     tone_of,
 )
-from anonlib.synthesis.matte import Cover, beard, coarser, finer, matte, mixed, outlined, ramp
+from anonlib.synthesis.matte import BEYOND, Cover, around, beard, coarser, finer, matte, mixed, outlined, ramp
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
 from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, glasses, over_forehead, without_rims
 from anonlib.synthesis.skin import Grain, as_blurred, as_sharp, relief_at, seed_of
@@ -82,6 +82,7 @@ _LIPS = 1.4  # how far around the lips edges are read that say how blurred a pho
 _SOFT = 0.009  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
+_HAIR = 0.15  # share of hair from which it is shown behind a new face, and nothing from beside the head
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
 _WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.12
 """Log: the brightest that a detail makes skin, and what it may brighten it by at least; how far its colour goes."""
@@ -226,13 +227,20 @@ def place(
         outline = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), max(0.6, _SOFT * pose.scale))
         outline = np.minimum(1.5 * outline, 1)
         feather = outline + finer(cover.above, step) * (np.maximum(feather, outline) - outline)
+        # Beside eyes and ears a head is too narrow to be filled from beside it, so all of the source's face is covered.
+        temples = finer(sampled(_temples(), source_grid), step)
+        wide = cv2.dilate(hull, around(BEYOND * pose.scale))
+        feather = np.maximum(feather, temples * cv2.GaussianBlur(wide, (0, 0), max(0.6, _SOFT * pose.scale)))
     alpha = feather * (1 - kept) * ramp(reached, (0.4, 0.6))
     alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), max(0.5, pose.scale * 0.004)), np.float32)
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
     face = inside & (kept < 0.5)
     strap = beard(coarser(unlike, step), coarser(inside.astype(np.float32), step) > 0.5, source_grid, pose.scale / step)
-    face |= finer(strap, step) > 0.5
-    ground = outlined(ground, face, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
+    strap = finer(strap, step) > 0.5
+    face |= strap
+    ground = outlined(
+        ground, strap | (inside & (kept < _HAIR)), source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale
+    )
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     tone = tone_of(residual, light.spread)
@@ -381,6 +389,14 @@ def _rim() -> Floats:
     eyes = float(canonical_frame().points[topology.LEFT_EYE_OUTER, 1])
     below = np.clip((own[..., 1:] - eyes) / _ABOVE + 1, 0, 1) * ~inner[..., None]
     return np.asarray(own + below * (nearest - own), np.float32)
+
+
+@cache
+def _temples() -> Floats:
+    """(S, S): 1 as far down as the tip of the nose, 0 from the lower lip on."""
+    nose, lip = canonical_frame().points[[topology.NOSE_TIP, topology.LIP_BOTTOM], 1].tolist()
+    down = np.clip((lip - np.arange(SIZE, dtype=np.float32)) / (lip - nose), 0, 1)
+    return np.repeat(down[:, None], SIZE, axis=1)
 
 
 @cache

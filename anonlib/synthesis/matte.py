@@ -53,7 +53,7 @@ _STRAP, _UNDER, _BEARDED = 0.16, 0.55, 0.18
 """Beard grows beyond an outline by at most the first, eye distances, and is taken out below this share of the face's
 width, where it covers more than that share of the chin."""
 _STUBBLE = (0.2, 1.5)  # how much darker than skin it is at least, log, and rougher
-_BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
+BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
 
 
 def strands(
@@ -194,7 +194,7 @@ def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, e
     height, width = face.shape
     outwards = old - old.mean(axis=0)
     outwards /= np.maximum(np.linalg.norm(outwards, axis=1, keepdims=True), 1e-6)
-    shift = new - old - _BEYOND * eye_distance * outwards
+    shift = new - old - BEYOND * eye_distance * outwards
     along = (shift * outwards).sum(axis=1)
     reach = np.where(along < 0, *pull) * np.minimum(1, _MOST * eye_distance / np.maximum(np.abs(along), 1e-6))
     fade = eye_distance * (_FADE[0] + (_FADE[1] - _FADE[0]) * pull[1])
@@ -226,10 +226,15 @@ def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, e
     return filled
 
 
+def around(reach: float) -> NDArray[np.uint8]:
+    """What `cv2.dilate` takes to reach so many px further, one at least."""
+    side = 2 * max(1, round(reach)) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
+
+
 def without(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
     """The view (h, w, 3) without a face (h, w): what is beside it is mirrored into it at its outline."""
-    reach = 2 * max(1, round(_BEYOND * eye_distance)) + 1
-    blocked = cv2.dilate(face.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    blocked = cv2.dilate(face.astype(np.uint8), around(BEYOND * eye_distance))
     if blocked.all():
         return np.zeros_like(view)
     x, y, width, height = cv2.boundingRect(blocked)
