@@ -236,11 +236,10 @@ def place(
     # What is beside the source's outline moves to the surrogate's, so that none of the face is left between them.
     face = inside & (kept < 0.5)
     strap = beard(coarser(unlike, step), coarser(inside.astype(np.float32), step) > 0.5, source_grid, pose.scale / step)
-    strap = finer(strap, step) > 0.5
-    face |= strap
-    ground = outlined(
-        ground, strap | (inside & (kept < _HAIR)), source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale
-    )
+    bearded = finer(strap, step) > 0.5
+    face |= bearded
+    bare = bearded | (inside & (kept < _HAIR))
+    ground = outlined(ground, bare, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     tone = tone_of(residual, light.spread)
