@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import cv2
@@ -27,15 +27,18 @@ from anonlib.faces.hidden import least_side, open_hidden
 from anonlib.faces.regions import FACE, MOST_REGIONS, NO_REGIONS, Regions, labelled_face, together
 from anonlib.media.clip import ClipInfo
 from anonlib.media.codec import Picture
-from anonlib.media.prefetch import chunks_ahead, read_or_open, sample_bytes
+from anonlib.media.prefetch import chunks_ahead, on_threads, read_or_open, sample_bytes
 from anonlib.methods import method_of
 from anonlib.models.requirements import ModelBytes, placement
 from anonlib.stages.clip_scan import ClipScanner, clip_row, file_of
 from anonlib.stages.spare import Consents
+from anonlib.synthesis.base import Pixels
 from anonlib.synthesis.describe import Describer
 from anonlib.workspace.layout import JobStores, ScanStore, scan_store, sha256
 
 MOST_FIELDS = 1000
+_TOGETHER = 8
+"""Photos that are described in one go."""
 Row = dict[str, Any]
 ReadSample = tuple[Sample, Picture | ClipInfo | ImageProblem]
 Photo = tuple[Sample, Picture, Row, Regions]
@@ -134,6 +137,7 @@ class ScanStage:
         self.detector = open_detector(job.detector, models, where=placement(job))
         self.hidden = open_hidden(job, models)
         self.describer = Describer(job, models) if "facemesh" in models else None
+        self._on_cores = on_threads(job.ray.threads)
         self.clips = ClipScanner(job, models, self.describer if self.synthesis else None)
         self.least_side = None if self.describer else least_side(job, self.hidden)
 
@@ -247,6 +251,14 @@ class ScanStage:
             photos[0][2].update(reason=problem.reason, problem=str(problem))
         return []
 
+    def _described(self, pixels: list[Pixels], faces: list[Regions]) -> list[list[dict[str, Any]]]:
+        """Of each photo the description of each face; each core has a few photos at a time."""
+        if self.describer is None:
+            return [[{}] * len(of_photo) for of_photo in faces]
+        several = [slice(start, start + _TOGETHER) for start in range(0, len(pixels), _TOGETHER)]
+        describe = self.describer.describe
+        return [*chain.from_iterable(self._on_cores(lambda few: describe(pixels[few], faces[few]), several))]
+
     def _faces(self, photos: list[Photo]) -> list[Row]:
         pixels = [picture.rgb for _, picture, _, _ in photos]
         with current().timed("detect"):
@@ -261,7 +273,7 @@ class ScanStage:
                 row.update(reason=Reason.TOO_MANY_REGIONS, problem=Reason.TOO_MANY_REGIONS.meaning)
         faces = [regions.faces for regions in found]
         with current().timed("describe"):
-            described = self.describer.describe(pixels, faces) if self.describer else [[{}] * len(f) for f in faces]
+            described = self._described(pixels, faces)
         rows: list[Row] = []
         for (sample, picture, _, _), regions, of_faces in zip(photos, found, described, strict=True):
             labelled, descriptions = labelled_face(regions, picture.size), iter(of_faces)
