@@ -376,7 +376,8 @@ class JobConfig(_Frozen):
     spare: SpareConfig | None = None
     keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
     too_few: Literal["stop", "ellipse"] = _key(
-        "Where people are fewer than twice k, or no class can be formed: end after the plan, or go on with ellipses.",
+        "Where people are fewer than twice k, or no class can be formed: end after the plan, or go on with ellipses. "
+        "With the texture gallery faces are dealt by lot then, outside the claim.",
         "stop",
     )
     fallback: Literal["fill", "solid"] = _key(
