@@ -219,62 +219,25 @@ def estimate(
 
 @app.command(context_settings=_EXTRA)
 @takes_job
-def sheet(
-    given: Given,
-    faces: Annotated[int, typer.Option(min=1, max=400, help="How many faces to show.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed shows the same faces.")] = 0,
-) -> None:
-    """Show a random sample of faces before and after, as sheet.jpg in the workspace."""
-    from anonlib.audit.sheet import make_sheet
-
-    typer.echo(make_sheet(given.known_config(), faces=faces, seed=seed))
-
-
-Only = Annotated[
-    list[str] | None,
-    typer.Option(help="Run only this attack on records (repeat it), print what it finds, and write no report."),
-]
-
-
-@app.command(context_settings=_EXTRA)
-@takes_job
 def audit(
     given: Given,
-    link_with: Annotated[Path | None, typer.Option(help="The job file of another release to link this one to.")] = None,
     truth_field: Annotated[
         str | None, typer.Option(help="A field that names the people, read to evaluate with and never to plan.")
     ] = None,
-    only: Only = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Look at about 1,000 photos and train nothing; the policy then fails.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seeds the split of the trained attackers, and the examples.")] = 0,
 ) -> None:
     """Attack the release, measure its use, judge it by the job's policy, and sign the report into it."""
-    from anonlib.audit.attacks.records import ON_RECORDS
-    from anonlib.audit.run import attack_records
     from anonlib.audit.run import audit as run_audit
     from anonlib.execution.telemetry import open_progress
 
-    config, other = given.known_config(), load_config(link_with) if link_with else None
-    if unknown := set(only or ()) - set(ON_RECORDS):
-        raise typer.BadParameter(
-            f"{', '.join(sorted(unknown))} is none of {', '.join(ON_RECORDS)}", param_hint="--only"
-        )
+    config = given.known_config()
     with open_progress() as progress:
-        if only:
-            found, lines = attack_records(config, only, truth_field=truth_field, seed=seed, progress=progress)
-        else:
-            report = run_audit(
-                config, link_with=other, truth_field=truth_field, quick=quick, seed=seed, progress=progress
-            )
-    if only:
-        terminal.print_disclosed(found, lines)
-        passed = all(line.passed for line in lines)
-    else:
-        terminal.print_audited(report, config.output.uri)
-        passed = report.passed
-    raise typer.Exit(0 if passed else EXIT_AUDIT_FAILED)
+        report = run_audit(config, truth_field=truth_field, quick=quick, seed=seed, progress=progress)
+    terminal.print_audited(report, config.output.uri)
+    raise typer.Exit(0 if report.passed else EXIT_AUDIT_FAILED)
 
 
 @app.command(context_settings=_EXTRA)
@@ -355,14 +318,10 @@ def verify(
     region: Region = None,
     requester_pays: RequesterPays = False,
     anonymous: Anonymous = False,
-    against: Annotated[
-        str | None, typer.Option(metavar="ORIGINALS", help="The input, to compare what lies outside the faces.")
-    ] = None,
 ) -> None:
-    """Check a release against its certificate, with nothing but the release; --against compares its originals, too.
+    """Check a release against its certificate, with nothing but the release.
 
-    Exit code 1 names the first lie, or the first photo that changed outside its faces; 4: its audit failed, or is
-    missing although it was promised.
+    Exit code 1 names the first lie; 4: its audit failed, or is missing although it was promised.
     """
     from anonlib.storage import StorageOptions, open_storage
     from anonlib.verification.release import verify as check
@@ -371,10 +330,6 @@ def verify(
     with terminal.guarded():
         found = check(open_storage(output, options), key)
         terminal.print_verified(found)
-        if against is not None:
-            from anonlib.audit.leaks.images import compare_with_originals
-
-            terminal.print_compared(*compare_with_originals(output, against, options))
     raise typer.Exit(0 if found.audit_stands else EXIT_AUDIT_FAILED)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from anonlib.errors import EXIT_INTERRUPTED, EXIT_STOPPED, AnonlibError, VerificationError
 
 if TYPE_CHECKING:
-    from anonlib.audit.findings import AuditReport, Disclosure, Figure, GateLine
+    from anonlib.audit.findings import AuditReport, GateLine
     from anonlib.doctor import CheckResult
     from anonlib.job import Job
     from anonlib.review.trial import Estimate
@@ -34,8 +34,6 @@ STAY = "stay as they are, in areas that the dataset ignores"
 SPARED = "stay as they are, since their people agreed"
 _TOP_REASONS = 8
 _FEW_CLASSES = 10
-_NAME, _FIGURE = 80, 20
-"""Characters of the columns of a table of disclosures."""
 
 
 @contextmanager
@@ -213,26 +211,10 @@ def print_verified(found: Verified) -> None:
     print_rows(rows)
 
 
-def print_compared(found: Mapping[str, int], first: str) -> None:
-    """How many photos are as their originals outside their regions; raises VerificationError where one is not, the
-    `first` by name."""
-    counts = f"{found['same']:,} photos are the same outside their regions, {found['reencoded']:,} were encoded anew"
-    print_rows([("originals", f"{counts}, {found['changed']:,} changed")])
-    if first:
-        raise VerificationError(f"{first!r} is not as its original outside its regions ({found['changed']:,} photos)")
-
-
 def print_audited(report: AuditReport, output: str) -> None:
     """Whether an audit passed, and why not; all else is in the report in the release `output`."""
     files = f"{output.rstrip('/')}/report.html, .pdf and .json, signed in audit.json"
     print_rows([*policy_rows(report.gate), ("report", files)])
-
-
-def print_disclosed(found: Iterable[Disclosure], lines: Sequence[GateLine]) -> None:
-    """What the attacks on a release's own records found, and each line of the policy that they failed."""
-    for line in disclosure_table(found):
-        print(line)
-    print_rows(policy_rows(lines))
 
 
 def policy_rows(lines: Sequence[GateLine]) -> list[tuple[str, str]]:
@@ -240,30 +222,6 @@ def policy_rows(lines: Sequence[GateLine]) -> list[tuple[str, str]]:
     failed = [line for line in lines if not line.passed]
     verdict = f"FAILED, {len(failed)} of {len(lines)} lines" if failed else f"passed, all {len(lines)} lines"
     return [("policy", verdict), *(("", f"{line.name}: {line.why}") for line in failed)]
-
-
-def disclosure_table(disclosures: Iterable[Disclosure]) -> list[str]:
-    """What the release says beside its pictures, a line each: found, allowed, how much more; then the notes."""
-    lines, notes = [], dict[str, None]()
-    for disclosure in disclosures:
-        name = ", ".join(part for part in (disclosure.name, disclosure.target, disclosure.recognizer) if part)
-        allowed = "-" if disclosure.allowed is None else f"{disclosure.allowed:.1%}"
-        lines.append(_cells(name, short(disclosure.found), allowed, short(disclosure.excess)))
-        if disclosure.note:
-            notes[f"  {disclosure.name}: {disclosure.note}"] = None
-    head = _cells("what the release says beside its pictures", "found", "allowed", "more than allowed")
-    return [head, *lines, *notes, ""] if lines else []
-
-
-def _cells(name: str, *cells: str) -> str:
-    return f"{name:<{_NAME}}" + "".join(f"{cell:<{_FIGURE}}" for cell in cells)
-
-
-def short(figure: Figure | None) -> str:
-    """`5.5% [3.9 7.4]`, or a dash where nothing was measured."""
-    if figure is None or figure.value is None or figure.low is None or figure.high is None:
-        return "-"
-    return f"{figure.value:.1%} [{100 * figure.low:.1f} {100 * figure.high:.1f}]"
 
 
 def print_purged(workspace: str, record: Purged, earlier: Purged | None) -> None:

@@ -112,7 +112,7 @@ counted(faces["height"], faces["became"], "height of the face (px)")
 
 # %% [markdown]
 # Why a face was hidden, and how alike it is to the one it replaced, stands in no manifest: both depend on the face.
-# `anonlib status` and the contact sheet read them in the workspace.
+# `anonlib status` reads them in the workspace.
 
 # %% [markdown]
 # ## From a row to its image

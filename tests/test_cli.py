@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.config import JobConfig, keys
-from anonlib.terminal import disclosure_table, policy_rows
+from anonlib.terminal import policy_rows
 from tests.support import photos
 from tests.support.findings import report
 from tests.support.jobs import script
@@ -88,7 +88,6 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
         (["scan", "--input", "{i}", "--output", "o", "--workspace", "{w}", "--method", "magic"], "method.name"),
         (["run", "--input", "{i}", "--output", "{o}", "--workspace", "{w}"], "nothing-here"),
         (["status"], "--workspace"),
-        (["sheet", "--input", "{i}", "--output", "{o}", "--workspace", "{w}"], "holds no release yet"),
         (["purge", "--yes", "--input", "{i}", "--output", "{o}", "--workspace", "{w}"], "holds no workspace"),
     ],
 )
@@ -150,7 +149,7 @@ def test_a_purge_asks_first(copied: JobConfig, tmp_path: Path) -> None:
     assert (workspace / "inventory.parquet").exists()
     assert CLI.invoke(app, ["purge", path, "--yes"]).exit_code == 0
     assert [one.name for one in workspace.iterdir()] == ["purged.json"]
-    for verb in ("status", "run", "audit", "sheet", "review"):
+    for verb in ("status", "run", "audit", "review"):
         refused = CLI.invoke(app, [verb, path])
         assert (refused.exit_code, "was purged" in refused.stderr) == (1, True), verb
 
@@ -164,15 +163,6 @@ def test_nothing_of_ray_reaches_the_terminal(small: JobConfig, tmp_path: Path) -
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["stage"] for line in lines] == ["redact"] * 2
     assert done.stdout.splitlines()[0].startswith("images")
-
-
-def test_each_attack_on_what_the_release_says_is_a_line_beside_what_is_allowed() -> None:
-    lines = disclosure_table(report().disclosures)
-    (line,) = [line for line in lines if line.startswith("guess, right guess, all faces, classes by the plan ")]
-    assert "19.4% [" in line and "18.0%" in line and "1.4% [0.3 2.4]" in line
-    (unlabelled,) = [line for line in lines if line.startswith("intersect, people in several classes ")]
-    assert unlabelled.split()[-3:] == ["-", "-", "-"]
-    assert lines[-2] == "  intersect: the job formed its subjects without labels"
 
 
 def test_failed_lines_are_named_with_their_reason() -> None:

@@ -65,10 +65,10 @@ def test_a_place_that_cannot_be_written_is_a_problem(ready: JobConfig, tmp_path:
     config = changed(ready, output={"uri": str(tmp_path / "file" / "release")})
     (finding,) = about("output", config)
     assert finding.level == "problem"
-    drawn = {"name": "dp-uniform", "texture": "ksame-net", "decoder": str(tmp_path / "none.onnx")}
+    drawn = {"name": "dp-uniform", "texture": "ksame-net"}
     config = changed(ready, ledger={"uri": str(tmp_path / "file" / "ledger")}, method=drawn, secret={"env": "S"})
     assert [one.level for one in about("ledger", config)] == ["problem"]
-    assert any("none.onnx cannot be used" in finding.found for finding in about("models", config))
+    assert any("add ksame-net to accept_licences" in finding.found for finding in about("models", config))
 
 
 def test_a_secret_is_found_but_never_shown(ready: JobConfig, monkeypatch: pytest.MonkeyPatch) -> None:

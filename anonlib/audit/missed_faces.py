@@ -26,6 +26,7 @@ from anonlib.datasets import Shard
 from anonlib.errors import ImageProblem, JobError
 from anonlib.execution.base import UnitResult, in_chunks
 from anonlib.faces.detect import SAME_FACE, detect_as_shown, open_detector
+from anonlib.faces.regions import share_inside
 from anonlib.job import Job
 from anonlib.media.clip import frames_in
 from anonlib.media.codec import Picture, decode
@@ -108,19 +109,7 @@ def known(boxes: NDArray[np.float32], painted: Painted) -> NDArray[np.bool_]:
         np.array([box for region, box in painted if (region.get("kind") is None) == face], np.float32).reshape(-1, 4)
         for face in (True, False)
     ]
-    return (covered(boxes, faces, GROW) >= _COVERED) | (covered(boxes, others) >= _IN_OTHER)
-
-
-def covered(
-    boxes: NDArray[np.float32], painted: NDArray[np.float32], grow: Sequence[float] = (1.0, 1.0)
-) -> NDArray[np.float64]:
-    """(n,) The greatest share of each box (n, 4) inside one of `painted` (m, 4), its sides `grow` times as long."""
-    centre, half = (painted[:, :2] + painted[:, 2:]) / 2, (painted[:, 2:] - painted[:, :2]) / 2 * np.array(grow)
-    low = np.maximum(boxes[:, None, :2], (centre - half)[None])
-    high = np.minimum(boxes[:, None, 2:], (centre + half)[None])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
-    return np.asarray((common / area[:, None]).max(axis=1, initial=0), np.float64)
+    return (share_inside(boxes, faces, GROW) >= _COVERED) | (share_inside(boxes, others) >= _IN_OTHER)
 
 
 _Image = tuple[Pixels, Picture, str, float, Painted, bool]

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distributions, version
 from typing import Literal
@@ -18,20 +18,19 @@ from typing import Literal
 import numpy as np
 
 from anonlib import __version__
-from anonlib.audit.attacks import records
 from anonlib.audit.attacks.base import Material
-from anonlib.audit.attacks.pictures import attack_pictures, linkage_of_releases
+from anonlib.audit.attacks.pictures import attack_pictures
+from anonlib.audit.attacks.records import ON_RECORDS, RECORDS_ALONE, attack_records
 from anonlib.audit.croissant import CARD, CROISSANT, dataset_card, describe
 from anonlib.audit.evidence.gather import QUICK, Report, gather, looks_store
 from anonlib.audit.evidence.observe import LOOKED_WITH
 from anonlib.audit.evidence.published import Published, by_truth, read_published
-from anonlib.audit.findings import AuditReport, ClaimSection, Disclosure, GateLine, ModelUse, ReleaseCounts
-from anonlib.audit.gate import ONE_PHOTO_EACH, disclosure_lines, judge
+from anonlib.audit.findings import AuditReport, ClaimSection, ModelUse, ReleaseCounts
+from anonlib.audit.gate import ONE_PHOTO_EACH, judge
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import SECOND_DETECTOR, look_twice
-from anonlib.audit.report.page import REQUIRED, require, write_html, write_pdf
+from anonlib.audit.report.page import REQUIRED, draw_examples, require, write_html, write_pdf
 from anonlib.audit.review_queue import judged_so_far, open_log, waiting
-from anonlib.audit.sheet import draw_examples
 from anonlib.audit.trained.data import NETWORK
 from anonlib.audit.trained.suite import trained_attacks
 from anonlib.audit.utility import expression_task, measures
@@ -56,7 +55,6 @@ from anonlib.workspace.status import require_plan
 def audit(
     config: JobConfig,
     *,
-    link_with: JobConfig | None = None,
     truth_field: str | None = None,
     quick: bool = False,
     seed: int = 0,
@@ -64,15 +62,15 @@ def audit(
 ) -> AuditReport:
     """Audit the release of a finished job, and sign the report into it.
 
-    `link_with`: another release of the same people, to be linked with it. `truth_field`: a sidecar field that names the
-    people, read to evaluate with and by nothing that plans. `quick`: about QUICK photos are looked at, and nothing is
-    trained, so that the policy fails. Where no person is known to be in two photos, attacks that compare photos are
-    left out, which is said before anything is looked at, and the policy fails. Raises JobError where there is nothing
-    to audit or an extra is not installed, StorageError, ConfigError.
+    `truth_field`: a sidecar field that names the people, read to evaluate with and by nothing that plans. `quick`:
+    about QUICK photos are looked at, and nothing is trained, so that the policy fails. Where no person is known to be
+    in two photos, attacks that compare photos are left out, which is said before anything is looked at, and the policy
+    fails. Raises JobError where there is nothing to audit or an extra is not installed, StorageError, ConfigError.
     """
     for module in REQUIRED:
         require(module)
-    job = _opened(config)
+    # An audit is one process, and no cluster is started for it.
+    job = Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
     if late := waiting(job, open_log(job)):
         raise JobError(f"{len(late)} shards wait for what a reviewer decided; bring it in by `anonlib render` first")
     certificate = _certificate(job)
@@ -82,7 +80,7 @@ def audit(
         logging.getLogger(__name__).warning("attacks that compare photos are %s", ONE_PHOTO_EACH)
     with job.lease.held():
         remove_audit(job.stores.release)
-        report = _measured(job, certificate, published, link_with, truth_field, quick, seed, progress)
+        report = _measured(job, certificate, published, truth_field, quick, seed, progress)
         _publish(job, report, seed)
     return report
 
@@ -91,33 +89,23 @@ def _measured(
     job: Job,
     certificate: Certificate,
     published: Published,
-    link_with: JobConfig | None,
     truth_field: str | None,
     quick: bool,
     seed: int,
     progress: Report,
 ) -> AuditReport:
-    config, used = job.config, _recognizers(job.config)
+    config, used = job.config, method_of(job.config.method).recognizers_used()
     most, compared = QUICK if quick else None, _compared(published)
     evidence = gather(job, most=most, report=progress)
     evidence = by_truth(evidence, published) if truth_field else evidence
     material = Material(evidence, published, used, seed)
-    disclosures = records.attack_records(material, records.ON_RECORDS if compared else records.RECORDS_ALONE)
+    disclosures = attack_records(material, ON_RECORDS if compared else RECORDS_ALONE)
     attacks = attack_pictures(material) if compared else []
     if compared and not quick:
         judges, device = looks_store(job), device_of(config)
         attacks += trained_attacks(
             evidence, config.method.name, judges, used=used, device=device, seed=seed, report=progress
         )
-    if link_with is not None:
-        if not evidence.labelled or link_with.input.subject_field is None:
-            raise JobError(
-                "two releases can be linked only where both name who is in a photo; give both a subject_field"
-            )
-        other = _opened(link_with)
-        _certificate(other)
-        second = gather(other, most=most, report=progress)
-        attacks += linkage_of_releases(evidence, second, used=used | _recognizers(link_with), seed=seed)
     judged = judged_so_far(job)
     with ThreadPoolExecutor(1) as pool:
         # Both read every released image, and neither waits for the other.
@@ -175,40 +163,9 @@ def _publish(job: Job, report: AuditReport, seed: int) -> None:
     publish_audit(job.stores.release, signing_secret(job.config, job.stores, job.keyring), files, failed)
 
 
-def attack_records(
-    config: JobConfig,
-    only: Sequence[str],
-    *,
-    truth_field: str | None = None,
-    seed: int = 0,
-    progress: Report = lambda stage, outcome, units: None,
-) -> tuple[list[Disclosure], list[GateLine]]:
-    """The attacks in `only` on what a finished release says beside its pictures, and what the policy says of each.
-
-    Nothing is written into the release. Raises JobError, StorageError, ConfigError.
-    """
-    job = _opened(config)
-    _certificate(job)
-    published = read_published(job, truth_field=truth_field)
-    evidence = gather(job, report=progress) if records.WITH_PICTURES & set(only) else None
-    evidence = by_truth(evidence, published) if evidence and truth_field else evidence
-    found = records.attack_records(Material(evidence, published, _recognizers(config), seed), only)
-    return found, list(disclosure_lines(config.policy, found, only))
-
-
 def _compared(published: Published) -> bool:
     """Whether any person is known to be in two photos."""
     return bool(np.bincount(published.people).max(initial=0) > 1)
-
-
-def _recognizers(config: JobConfig) -> frozenset[str]:
-    """Recognizers that the method, its training or its re-check used; the others are held out to judge it."""
-    return method_of(config.method).recognizers_used()
-
-
-def _opened(config: JobConfig) -> Job:
-    """The job; an audit is one process, and no cluster is started for it."""
-    return Job(config.model_copy(update={"ray": RayConfig(actors=0, num_gpus=config.ray.num_gpus)}))
 
 
 def _certificate(job: Job) -> Certificate:

@@ -81,8 +81,6 @@ def decode(heat: Maps, scale: Maps, offset: Maps, points: Maps, score: float) ->
     """One image's maps, stride 4: heat (h, w), scale (2, h, w) log px/4, offset (2, h, w), points (10, h, w)."""
     rows, columns = np.nonzero(heat > score)
     scores = heat[rows, columns]
-    order = np.argsort(-scores, kind="stable")
-    rows, columns, scores = rows[order], columns[order], scores[order]
     size = np.exp(scale[:, rows, columns]) * _STRIDE
     centre_y = (rows + offset[0, rows, columns] + 0.5) * _STRIDE
     centre_x = (columns + offset[1, rows, columns] + 0.5) * _STRIDE
@@ -91,7 +89,7 @@ def decode(heat: Maps, scale: Maps, offset: Maps, points: Maps, score: float) ->
     raw = points[:, rows, columns].reshape(5, 2, -1).transpose(2, 0, 1)
     x, y = raw[:, :, 1] * size[1][:, None] + left[:, None], raw[:, :, 0] * size[0][:, None] + top[:, None]
     landmarks = np.stack([x, y], axis=2)
-    keep = non_maximum(boxes, _IOU)
+    keep = non_maximum(boxes, scores, _IOU)
     return Regions(boxes[keep], scores[keep].astype(np.float32), landmarks[keep].astype(np.float32))
 
 

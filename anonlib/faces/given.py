@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anonlib.codes import Reason
 from anonlib.config import InputConfig
 from anonlib.errors import ImageProblem
 from anonlib.faces.detect import SAME_FACE
-from anonlib.faces.regions import FACE, IN_ALPHA, Regions, overlaps
+from anonlib.faces.regions import FACE, IN_ALPHA, Regions, overlaps, share_inside
 from anonlib.workspace.schemas import IGNORED
 
 IGNORE = "ignore"
@@ -88,7 +87,7 @@ def joined(found: Regions, given: Regions, *, ignore: bool) -> Regions:
             new.append(number)
     areas = given.boxes[[kind == IGNORE for kind in given.kinds]]
     faces = np.isin(found.kinds, (FACE, IN_ALPHA))
-    for one in np.flatnonzero(faces & ~both & (_inside(found.boxes, areas) >= _INSIDE) & ignore):
+    for one in np.flatnonzero(faces & ~both & (share_inside(found.boxes, areas) >= _INSIDE) & ignore):
         kinds[one] = IGNORED
     return Regions(
         np.concatenate([boxes, given.boxes[new]]),
@@ -96,14 +95,6 @@ def joined(found: Regions, given: Regions, *, ignore: bool) -> Regions:
         np.concatenate([found.landmarks, given.landmarks[new]]),
         (*kinds, *(given.kinds[number] for number in new)),
     )
-
-
-def _inside(boxes: NDArray[np.float32], areas: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n,) The greatest share of each box (n, 4) inside one of `areas` (m, 4)."""
-    low, high = np.maximum(boxes[:, None, :2], areas[None, :, :2]), np.minimum(boxes[:, None, 2:], areas[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
-    return np.asarray((common / area[:, None]).max(axis=1, initial=0), np.float32)
 
 
 def _entries(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError, ModelUnusable
+from anonlib.faces.centerface import CenterFaceDetector, Maps
 from anonlib.faces.detect import Detector, Finder
-from anonlib.faces.person import PersonDetector
 from anonlib.faces.plate import PlateDetector
-from anonlib.faces.regions import Regions
-from anonlib.faces.text import TextDetector
+from anonlib.faces.regions import Regions, non_maximum, share_inside, widened
 from anonlib.models.catalog import REGION_MODELS
 from anonlib.models.requirements import placement
 from anonlib.models.runtime import ON_ONE_CORE
+
+_CORE = 0.3
+"""Probability from which a px belongs to the core of a line."""
+_UNCLIP = 2.0  # a line reaches over its core by so many times area / perimeter
+_ROOM = 1.0  # px around a line
+_LEAST = 3  # px: the shorter side of a core
+_STRIDE, _PERSON_IOU = 4, 0.6
+_PERSON = 0  # among COCO's classes
+
+
+class TextDetector(CenterFaceDetector):
+    """Lines of text, upright boxes around slanted ones, by PP-OCR's detection network, which marks the cores of lines
+    as DB does (Liao et al. 2020, arXiv 1911.08947); `score`: least mean probability of a core."""
+
+    def read(self, maps: Sequence[Maps]) -> Regions:
+        """One image's map (1, h, w) -> its lines of text."""
+        text = (1 + np.tanh(maps[0][0] / 2)) / 2  # the logistic function, which overflows nowhere
+        count, labels, places, _ = cv2.connectedComponentsWithStats((text > _CORE).astype(np.uint8))
+        sums = np.bincount(labels.ravel(), weights=text.ravel(), minlength=count)
+        scores = (sums / places[:, cv2.CC_STAT_AREA]).astype(np.float32)
+        sizes = places[:, 2:4].astype(np.float32)
+        good = (scores > self.score) & (sizes.min(axis=1) >= _LEAST)
+        good[0] = False  # the background
+        low, sizes, scores = places[good, :2].astype(np.float32), sizes[good], scores[good]
+        room = _UNCLIP * sizes.prod(axis=1) / (2 * sizes.sum(axis=1)) + _ROOM
+        boxes = np.concatenate([low - room[:, None], low + sizes + room[:, None]], axis=1)
+        order = np.argsort(-scores, kind="stable")
+        return Regions.of_kind("text", boxes[order], scores[order])
+
+
+class PersonDetector(CenterFaceDetector):
+    """Persons by CenterNet (Zhou et al. 2019, arXiv 1904.07850) on MobileNetV3, trained on COCO. `score`: the least."""
+
+    def read(self, maps: Sequence[Maps]) -> Regions:
+        """One image's maps (80, h, w) and (4, h, w) of stride 4 (catalog.toml) -> its persons."""
+        heat, sides = maps[0][_PERSON], maps[1]
+        rows, columns = np.nonzero(heat > self.score)
+        left, top, right, bottom = sides[:, rows, columns]
+        x, y = columns * _STRIDE, rows * _STRIDE
+        boxes = widened(np.stack([x - left, y - top, x + right, y + bottom], axis=1).astype(np.float32))
+        scores = heat[rows, columns]
+        keep = non_maximum(boxes, scores, _PERSON_IOU)
+        return Regions.of_kind("person", boxes[keep], scores[keep])
 
 
 class _Kind(NamedTuple):
@@ -76,9 +119,7 @@ def own_networks(job: JobConfig) -> dict[str, bytes]:
 
 def seen_in(box: NDArray[np.float32], found: Regions) -> bool:
     """Whether one of the regions found lies with most of its area in a box (4,)."""
-    low, high = np.maximum(found.boxes[:, :2], box[:2]), np.minimum(found.boxes[:, 2:], box[2:])
-    common = np.clip(high - low, 0, None).prod(axis=1)
-    return bool((common > _MOST * (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)).any())
+    return bool((share_inside(found.boxes, box[None]) > _MOST).any())
 
 
 def open_hidden(job: JobConfig, models: Mapping[str, bytes], *, weak: float = 1.0) -> dict[Kind, Finder]:

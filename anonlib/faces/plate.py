@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from anonlib.errors import ModelUnusable
 from anonlib.faces.regions import Images, Regions, Sizes, non_maximum, widened
+from anonlib.models.requirements import input_size
 from anonlib.models.runtime import Placement, onnxruntime_call
 
 _MULTIPLE, _GREY, _IOU = 32, 114, 0.5
@@ -27,7 +28,7 @@ class PlateDetector:
     needs_file: ClassVar[bool] = True
 
     def __init__(self, data: bytes, *, side: int, score: float, device: str = "cpu") -> None:
-        self.size, self.score = _input_size(data) or (side, side), score
+        self.size, self.score = input_size(data, "YOLO") or (side, side), score
         self._call = onnxruntime_call(data, device)
         try:
             self._rows(np.zeros((*self.size, 3), np.uint8))
@@ -50,9 +51,8 @@ class PlateDetector:
         canvas = np.full((*self.size, 3), _GREY, np.uint8)
         canvas[:height, :width] = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
         boxes, scores = self._rows(canvas)
-        order = np.flatnonzero(scores > self.score)
-        order = order[np.argsort(-scores[order], kind="stable")]
-        keep = order[non_maximum(boxes[order], _IOU)]
+        good = np.flatnonzero(scores > self.score)
+        keep = good[non_maximum(boxes[good], scores[good], _IOU)]
         factor = np.array([full[1] / width, full[0] / height] * 2, np.float32)
         return Regions.of_kind("plate", widened(np.asarray(boxes[keep] * factor, np.float32)), scores[keep])
 
@@ -70,24 +70,3 @@ class PlateDetector:
         if not turned and rows.shape[1] == 5:
             scores = rows[:, 4]
         return np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2], axis=1), scores
-
-
-def _input_size(data: bytes) -> tuple[int, int] | None:
-    """The (H, W) that the network's input has, None where it takes any; raises ModelUnusable if it takes no images."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        graph = onnx.load_model_from_string(data).graph
-    except (DecodeError, ValueError) as error:
-        raise ModelUnusable(f"it cannot be read as ONNX: {error}") from None
-    weights = {tensor.name for tensor in graph.initializer}
-    shapes = [
-        [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
-        for value in graph.input
-        if value.name not in weights
-    ]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
-        raise ModelUnusable("it is no YOLO: that takes one image (1, 3, H, W)")
-    height, width = shapes[0][2:]
-    return (height, width) if height and width else None

@@ -119,15 +119,15 @@ def main_face(regions: Regions, size: tuple[int, ...]) -> Regions:
     return regions.rows(slice(row, row + 1) if row >= 0 else slice(0, 0))
 
 
-def non_maximum(boxes: NDArray[np.float32], iou: float) -> list[int]:
-    """Indices kept of boxes (N, 4) sorted best first: none overlaps a better one by more than `iou`."""
+def non_maximum(boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float) -> NDArray[np.int64]:
+    """Rows of boxes (N, 4), best first by `scores` (N,): none overlaps a better one by more than `iou`."""
     keep: list[int] = []
-    alive = np.arange(len(boxes))
+    alive = np.argsort(-scores, kind="stable")
     while len(alive):
         best, alive = alive[0], alive[1:]
         keep.append(int(best))
         alive = alive[overlaps(boxes[best], boxes[alive]) <= iou]
-    return keep
+    return np.array(keep, np.int64)
 
 
 def widened(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -142,3 +142,15 @@ def overlaps(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np
     common = np.prod(np.clip(high - low, 0, None), axis=-1)
     areas = np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) + np.prod(box[..., 2:] - box[..., :2], axis=-1)
     return np.asarray(common / np.maximum(areas - common, 1e-6), np.float32)
+
+
+def share_inside(
+    boxes: NDArray[np.float32], areas: NDArray[np.float32], grow: Sequence[float] = (1.0, 1.0)
+) -> NDArray[np.float32]:
+    """(N,) The greatest share of each box (N, 4) inside one of `areas` (M, 4), whose sides are `grow` times as long."""
+    centre, half = (areas[:, :2] + areas[:, 2:]) / 2, (areas[:, 2:] - areas[:, :2]) / 2 * np.array(grow, np.float32)
+    low = np.maximum(boxes[:, None, :2], (centre - half)[None])
+    high = np.minimum(boxes[:, None, 2:], (centre + half)[None])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
+    return np.asarray((common / area[:, None]).max(axis=1, initial=0), np.float32)

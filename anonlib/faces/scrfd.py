@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonlib.errors import ModelUnusable
 from anonlib.faces.regions import Images, Regions, Sizes, non_maximum
-from anonlib.models.packs import read_graph
+from anonlib.models.requirements import input_size
 from anonlib.models.runtime import Placement, onnxruntime_call
 
 _STRIDES, _MULTIPLE, _IOU = (8, 16, 32), 32, 0.4
@@ -29,7 +28,7 @@ class ScrfdDetector:
 
     def __init__(self, data: bytes, *, side: int, score: float, device: str = "cpu") -> None:
         self.side, self.score = side, score
-        self.fixed = _fixed_size(data)
+        self.fixed = input_size(data, "SCRFD with landmarks", outputs=9)
         self._call = onnxruntime_call(data, device)
 
     @classmethod
@@ -76,15 +75,5 @@ def decode(
         five = anchors[good, None] + offsets[good].reshape(-1, 5, 2) * stride
         parts.append((np.concatenate([low, high], axis=1), scores[good], five))
     boxes, scores, landmarks = (np.concatenate(column).astype(np.float32) for column in zip(*parts, strict=True))
-    order = np.argsort(-scores, kind="stable")
-    keep = order[non_maximum(boxes[order], _IOU)]
+    keep = non_maximum(boxes, scores, _IOU)
     return boxes[keep], scores[keep], landmarks[keep]
-
-
-def _fixed_size(data: bytes) -> tuple[int, int] | None:
-    """The (H, W) that the network's input has, if it has one; raises ModelUnusable if it is no SCRFD."""
-    graph, shapes = read_graph(data)
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or len(graph.output) != 9:
-        raise ModelUnusable("it is no SCRFD with landmarks: that takes (1, 3, H, W) and has 9 outputs")
-    height, width = shapes[0][2:]
-    return (height, width) if height and width else None

@@ -28,6 +28,5 @@ class YuFaceDetector(CenterFaceDetector):
             boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
             found.append((boxes, values[:, 0], points))
         boxes, scores, points = (np.concatenate(part).astype(np.float32) for part in zip(*found, strict=True))
-        order = np.argsort(-scores, kind="stable")
-        keep = order[non_maximum(boxes[order], _IOU)]
+        keep = non_maximum(boxes, scores, _IOU)
         return Regions(boxes[keep], scores[keep], points[keep])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anonlib.config import JobConfig, MethodConfig
 from anonlib.models.catalog import FACE_MODELS, PIPELINE_RECOGNIZER, VERIFIERS
 from anonlib.privacy.classes import Stratum
-from anonlib.privacy.dp import Cost
+from anonlib.privacy.dp import Cost, draw_id
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.synthesis.base import Extent, FaceTexture, IdentityDraw
 
@@ -43,11 +43,10 @@ USERS_OWN = "the user's own; unknown to anonlib"  # the terms of a file that the
 
 @dataclass(frozen=True)
 class MethodFile:
-    """What a job needs beside the catalogue's models, and under which terms; `travels`: workers need it too."""
+    """What a job needs beside the catalogue's models, and under which terms."""
 
     data: bytes
     terms: str
-    travels: bool = True
 
     @cached_property
     def digest(self) -> str:
@@ -77,12 +76,11 @@ class Persons:
 class EarlierReleases:
     """What a ledger knows of these persons.
 
-    `names`: each person's lasting name; `draws`: those to be used once more; `releases`: the classes of each; `groups`:
-    who shared a class in any of them; `absences_known`: whether others know who is not in one.
+    `names`: each person's lasting name; `releases`: the classes of each; `groups`: who shared a class in any of them;
+    `absences_known`: whether others know who is not in one.
     """
 
     names: Sequence[str] = ()
-    draws: Mapping[str, IdentityDraw] = field(default_factory=dict)
     releases: Sequence[Sequence[Sequence[str]]] = ()
     groups: Sequence[Sequence[str]] = ()
     absences_known: bool = True
@@ -90,16 +88,15 @@ class EarlierReleases:
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """A person of a release by lasting name: `template` (d,) unit, the `draw` of their face or their `crowd` (a class).
+    """A person of a release by lasting name: `template` (d,) unit, the id of their `draw` or of their class (`crowd`).
 
     `labelled`: whether the dataset says who it is.
     """
 
     person: str
     template: Vectors
-    stratum: Stratum
     labelled: bool
-    draw: IdentityDraw | None = None
+    draw: str | None = None
     crowd: str | None = None
 
 
@@ -152,8 +149,8 @@ class Assignment:
         for number, (name, assigned) in enumerate(zip(names, self.persons, strict=True)):
             draw = self.draws.get(assigned.surrogates[0]) if assigned.surrogates else None
             if draw or assigned.class_id:
-                known = persons.template[number], persons.strata[number], persons.labels[number] is not None
-                rows.append(LedgerRow(name, *known, draw, assigned.class_id))
+                known = persons.template[number], persons.labels[number] is not None
+                rows.append(LedgerRow(name, *known, draw_id(draw.vector) if draw else None, assigned.class_id))
         return rows
 
 
@@ -227,7 +224,6 @@ class Method(ABC):
     required: ClassVar[tuple[str, ...]] = ()  # keys that it needs and that other methods refuse
     synthesis: ClassVar[bool] = True
     """Whether it puts a face where one was. A redaction needs boxes alone, and no plan of persons."""
-    remembers: ClassVar[bool] = False  # whether a person's draw can be used once more in a later release
     describe: ClassVar[tuple[str, ...]] = FACE_MODELS
     recheck: ClassVar[tuple[str, ...]] = VERIFIERS
     """The networks that a scan and the check of the output need beside the detector."""
@@ -251,17 +247,6 @@ class Method(ABC):
     def cost(self) -> Cost | None:
         """What one draw costs a person, where that is bounded."""
         return None
-
-    @property
-    def file_digest(self) -> str:
-        """Names its opened files, sha256 in hex; empty without any."""
-        return ""
-
-    @property
-    def kind(self) -> str:
-        """What must agree for an earlier draw to be used once more: method, parameters and files."""
-        ignored = {*self.settings.FILES, "accept", "draw", "texture", "k", "region"}
-        return f"{self.settings.model_dump_json(exclude=ignored, exclude_none=True)} {self.file_digest}"
 
     @property
     def serves_few(self) -> bool:
@@ -296,12 +281,8 @@ class Method(ABC):
         return reasons
 
     def plan(self, persons: Persons, keyring: Keyring, earlier: EarlierReleases) -> Assignment:
-        """Which surrogates each person gets: here its own draws, or that of an earlier release. Raises ConfigError."""
-        draws = self.draws(persons, keyring)
-        for number, name in enumerate(earlier.names):
-            if name in earlier.draws:
-                draws[number] = [earlier.draws[name]]
-        named = [{self.draw_name(draw, keyring): draw for draw in own} for own in draws]
+        """Which surrogates each person gets: here its own draws. Raises ConfigError."""
+        named = [{self.draw_name(draw, keyring): draw for draw in own} for own in self.draws(persons, keyring)]
         assigned = [SurrogateAssignment(tuple(own)) for own in named]
         return Assignment(assigned, draws={name: draw for own in named for name, draw in own.items()})
 

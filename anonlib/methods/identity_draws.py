@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.config import JobConfig
-from anonlib.errors import ConfigError, ModelUnusable, StorageError
+from anonlib.errors import ConfigError
 from anonlib.methods.base import Method, MethodFile, Persons, Rendering, SurrogateSource, Vectors, appearance, textured
 from anonlib.models.catalog import PIPELINE_RECOGNIZER, VERIFIERS
 from anonlib.models.runtime import locked_cached_property
@@ -46,10 +46,6 @@ class DecodedMethod(Method):
         """The texture's line in TEXTURES."""
         return TEXTURES[self.texture_name]
 
-    def check(self) -> None:
-        if self.entry.fixed and self.settings.decoder:
-            raise ValueError(f"the texture {self.texture_name} is the file that comes with anonlib; leave out decoder")
-
     @locked_cached_property
     def decoder(self) -> FaceDecoder | None:
         """The opened file; None where faces are averaged. Raises ValueError where one is needed and did not come."""
@@ -66,10 +62,6 @@ class DecodedMethod(Method):
         if self.decoder is None:
             raise ValueError(f"the texture {self.texture_name} is averaged and decodes nothing")
         return self.decoder
-
-    @property
-    def file_digest(self) -> str:
-        return self.decoder.digest if self.decoder else ""
 
     def recognizers_used(self) -> frozenset[str]:
         trained = self.entry.load().trained_against if self.entry.decoder else ()
@@ -104,36 +96,27 @@ class DecodedMethod(Method):
         return keyring.digest(Purpose.DRAWN_FACE, *of, *numbers).hex()
 
     def read_files(self, job: JobConfig) -> dict[str, MethodFile]:
-        """The decoder; without a file of the user's own, the one that comes with anonlib."""
-        from anonlib.storage import read_file
-
-        path = self.settings.decoder
+        """The decoder that comes with anonlib."""
         if not self.entry.decoder:
             return {}
-        name, texture = path or self.texture_name, self.entry.load()
-        try:
-            data = texture.shipped() if path is None else read_file(path, job.storage.options)
-            decoder = texture.from_bytes(data)
-        except (StorageError, ModelUnusable) as error:
-            raise ConfigError(f"the decoder {name} cannot be used: {error}") from None
-        licence = DECODER if path else self.texture_name
-        if not decoder.about.commercial and licence not in job.accept_licences:
+        texture = self.entry.load()
+        data = texture.shipped()
+        about = texture.from_bytes(data).about
+        if not about.commercial and self.texture_name not in job.accept_licences:
             raise ConfigError(
-                f"the decoder {name} was fitted on photos whose terms are: {decoder.about.terms}; "
-                f"if that is allowed here, add {licence} to accept_licences; else use the texture gallery"
+                f"the decoder {self.texture_name} was fitted on photos whose terms are: {about.terms}; "
+                f"if that is allowed here, add {self.texture_name} to accept_licences; else use the texture gallery"
             )
-        return {DECODER: MethodFile(data, decoder.about.terms)}
+        return {DECODER: MethodFile(data, about.terms)}
 
 
 class IdentityDraws(DecodedMethod):
     """One identity a person, of whom all faces show it."""
 
     own_texture = "gallery"
-    keys: ClassVar[tuple[str, ...]] = ("texture", "region", "draw")
-    remembers = True
+    keys: ClassVar[tuple[str, ...]] = ("texture", "region")
 
     def check(self) -> None:
-        super().check()
         if not self.entry.decoder:
             raise ValueError(f"{self.name} draws an identity vector; its texture is not {self.texture_name}")
 
@@ -144,7 +127,7 @@ class IdentityDraws(DecodedMethod):
 class DpNoise(IdentityDraws):
     """Noise on the identity vector, of the mechanism that it is called after; the claim is the mechanism's."""
 
-    keys: ClassVar[tuple[str, ...]] = ("texture", "region", "epsilon", "kappa", "draw")
+    keys: ClassVar[tuple[str, ...]] = ("texture", "region", "epsilon", "kappa")
 
     @property
     def mechanism(self) -> Mechanism:
@@ -183,18 +166,18 @@ class DpKappa(DpNoise):
 class DpSubset(DpNoise):
     """A face of the gallery: with a chance that `epsilon` sets one of the `near` most like the person, else another."""
 
-    keys = ("epsilon", "near", "draw")
+    keys = ("epsilon", "near")
     required = ("epsilon", "near")
 
     def check(self) -> None:
         super().check()
-        if not self.entry.fixed:
+        if not self.entry.has_faces:
             raise ValueError(f"{self.name} shows faces of the gallery; its texture is not {self.texture_name}")
 
     @property
     def cost(self) -> Cost:
         epsilon = self.settings.epsilon or 0.0
-        return Cost(epsilon, "release", epsilon / 2, epsilon)
+        return Cost(epsilon, "release", epsilon)
 
     def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
         decoder, near = self.required_decoder, self.settings.near or 1
@@ -213,7 +196,7 @@ class Sampling(IdentityDraws):
     """An identity of a public prior, `own_angle` from its person and `other_angle` from every other."""
 
     own_texture = "ksame-net"  # the nearest face of a gallery keeps no angle
-    keys = ("texture", "region", "own_angle", "other_angle", "draw")
+    keys = ("texture", "region", "own_angle", "other_angle")
     recheck = (*VERIFIERS, PIPELINE_RECOGNIZER)  # whose space the angles are of
 
     def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
@@ -241,7 +224,7 @@ class BankSurrogate(IdentityDraws):
     """The mean of the k public faces nearest to the person that keep `own_angle`."""
 
     own_texture = "ksame-net"  # a gallery shows no mean
-    keys = ("k", "texture", "region", "own_angle", "draw")
+    keys = ("k", "texture", "region", "own_angle")
 
     def draws(self, persons: Persons, keyring: Keyring) -> list[list[IdentityDraw]]:
         bank, k, own_angle = self.required_decoder.bank, self.settings.k, self.settings.own_angle

@@ -90,7 +90,7 @@ class KAnonymity(DecodedMethod):
     @property
     def serves_few(self) -> bool:
         """See Method: where its classes get faces of the gallery, which takes no donors."""
-        return self.entry.fixed and not self.own_average
+        return self.entry.has_faces and not self.own_average
 
     def _by_lot(self, persons: Persons, keyring: Keyring, classes: Sequence[EquivalenceClass]) -> Assignment:
         """A face of the gallery for each class, and for each person without one: a keyed uniform draw in the stratum.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from anonlib.config import JobConfig
-from anonlib.errors import ConfigError
+from anonlib.errors import ConfigError, ModelUnusable
 from anonlib.models.catalog import MODELS
 from anonlib.models.runtime import Engine, Placement, Precision, has_bf16, load_engine
 
@@ -30,6 +30,28 @@ def check_licences(names: Iterable[str], job: JobConfig) -> None:
                 f"the weights of {name} are {model.licence}, not for commercial use; "
                 f"if that is allowed here, add {name} to accept_licences"
             )
+
+
+def input_size(data: bytes, kind: str, outputs: int | None = None) -> tuple[int, int] | None:
+    """The (H, W) of the image that a user's ONNX takes, None where it takes any.
+
+    Raises ModelUnusable, as no network of this `kind`, if it takes something else, or has not that many `outputs`.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        graph = onnx.load_model_from_string(data).graph
+    except (DecodeError, ValueError) as error:
+        raise ModelUnusable(f"it cannot be read as ONNX: {error}") from None
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in weights]
+    shapes = [[side.dim_value or None for side in sides] for sides in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or outputs not in (None, len(graph.output)):
+        answers = f" and has {outputs} outputs" if outputs else ""
+        raise ModelUnusable(f"it is no {kind}: that takes one image (1, 3, H, W){answers}")
+    height, width = shapes[0][2:]
+    return (height, width) if height and width else None
 
 
 def own_terms(name: str, data: bytes, accepted: Collection[str]) -> str | None:

@@ -48,13 +48,11 @@ class Mechanism:
 class Cost(NamedTuple):
     """What one draw costs: `pure` bounds the log density ratio between any two people, `metric` a `unit` between them.
 
-    "release": however far apart they are. `per_radian` bounds every mechanism (a chord is never longer than its arc),
-    so it may be added up.
+    "release": however far apart they are.
     """
 
     metric: float
     unit: str
-    per_radian: float
     pure: float
 
 
@@ -62,10 +60,10 @@ def epsilon_of(mechanism: Mechanism) -> Cost:
     """The privacy loss of one draw; no figure depends on the dimension."""
     parameter = mechanism.parameter
     return {
-        "laplace": Cost(parameter, "release", parameter / 2, parameter),
-        "vmf": Cost(parameter, "Euclidean distance", parameter, 2 * parameter),
-        "purkayastha": Cost(parameter, "radian", parameter, math.pi * parameter),
-        "uniform": Cost(0.0, "release", 0.0, 0.0),
+        "laplace": Cost(parameter, "release", parameter),
+        "vmf": Cost(parameter, "Euclidean distance", 2 * parameter),
+        "purkayastha": Cost(parameter, "radian", math.pi * parameter),
+        "uniform": Cost(0.0, "release", 0.0),
     }[mechanism.name]
 
 
@@ -111,7 +109,7 @@ def subset_selection(template: Vector, faces: Vector, near: int, epsilon: float,
 
 
 def draw_id(z: Vector) -> str:
-    """24 hex digits by which the ledger knows a draw (d,) again when it is reused."""
+    """24 hex digits by which the ledger knows a draw (d,) again when its plan is made again."""
     return hashlib.sha256(np.ascontiguousarray(z, "<f4").tobytes()).hexdigest()[:24]
 
 
@@ -203,8 +201,7 @@ def refusal(booked: Entries, planned: Entries, budget: float, suspects: Suspects
         most = "the worst of them without any bound, since one of its draws is of a method that promises no epsilon"
     return (
         f"{len(over):,} of the {charged:,} accounts that this run draws on would exceed the budget of epsilon "
-        f"{budget:.6g} over all releases, {most}; reuse their earlier draws, lower the run's epsilon, or raise the "
-        "budget"
+        f"{budget:.6g} over all releases, {most}; lower the run's epsilon, or raise the budget"
     )
 
 

@@ -107,13 +107,12 @@ class PlanStage:
             if len(set(names)) < len(names):
                 persons = persons_of(people, replaced, names)
                 names = list(dict.fromkeys(names))
-            draws = ledger.drawn(self.method.kind) if self.method.settings.draw == "reuse" else {}
             known = self.job.ledger.absences == "known"
-            earlier = EarlierReleases(names, draws, ledger.releases(), ledger.crowds(), known)
+            earlier = EarlierReleases(names, ledger.releases(), ledger.crowds(), known)
         persons = replace(persons, portraits=best_portraits(faces, persons.of_face, donor_faces_of(faces)))
         planned = self.method.plan(persons, self.keyring, earlier)
         if ledger:
-            ledger.book(self.job, self.keyring.release, self.method.kind, planned.bookings(persons, names))
+            ledger.book(self.job, self.keyring.release, planned.bookings(persons, names))
         face_ids = faces.column("face_id").to_pylist()
         blocks = self._write_classes(planned, face_ids)
         self._write_subjects(people, persons, planned, face_ids)

@@ -123,8 +123,8 @@ class FaceDecoder(Protocol):
 
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> Self:
-        """The decoder in a file's bytes, to run on `device`; raises ModelUnusable if they are damaged or another's."""
+        """The decoder in a file's bytes, to run on `device`."""
 
     @classmethod
     def shipped(cls) -> bytes:
-        """The file that comes with anonlib; raises ModelUnusable where there is none."""
+        """The file that comes with anonlib."""

@@ -102,17 +102,12 @@ class ReleasedMethod(BaseModel):
     name: str = Field(pattern=_WORD)
     k: int = Field(default=5, ge=2, le=1000)
     texture: str | None = Field(default=None, pattern=_WORD)
-    decoder: str | None = None
     epsilon: float | None = Field(default=None, gt=0)
     kappa: float | None = Field(default=None, gt=0)
     own_angle: float = 75.0
     other_angle: float = 50.0
     region: str = Field(default="wide", pattern=_WORD)
-    draw: str = Field(default="fresh", pattern=_WORD)
     accept: str | None = Field(default=None, max_length=100)
-    swapper: str | None = None
-    recognizer: str | None = None
-    donors: str | None = None
 
 
 class Marker(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,10 @@ from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.methods import method_of
 from anonlib.methods.base import LedgerRow, Persons
-from anonlib.privacy.dp import LedgerEntry, draw_id, refusal, suspected
+from anonlib.privacy.dp import LedgerEntry, refusal, suspected
 from anonlib.privacy.keys import Keyring, Purpose
 from anonlib.privacy.knn import nearest
 from anonlib.storage import open_storage
-from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace import tables
 from anonlib.workspace.layout import StageStore
 from anonlib.workspace.schemas import ACCOUNTS
@@ -76,12 +75,6 @@ class LedgerStore:
                 names.append(keyring.person(Purpose.SUBJECT, subject))
         return names
 
-    def drawn(self, kind: str) -> dict[str, IdentityDraw]:
-        """A known draw of each person whom a method of this kind (see `Method.kind`) drew before."""
-        rows = self.rows.select(["person", "kind", "draw"]).to_pylist()
-        drawn = [row for row in rows if row["kind"] == kind and row["draw"] is not None]
-        return {row["person"]: IdentityDraw.of_row(row["draw"]) for row in drawn}
-
     def releases(self) -> list[list[list[str]]]:
         """The classes of each earlier release, as the persons that it showed in them."""
         releases = []
@@ -104,7 +97,7 @@ class LedgerStore:
                 together.merge(crowd[0], person)
         return sorted(sorted(crowd) for crowd in together.subsets())
 
-    def book(self, job: JobConfig, release: str, kind: str, bookings: Sequence[LedgerRow]) -> None:
+    def book(self, job: JobConfig, release: str, bookings: Sequence[LedgerRow]) -> None:
         """Add this run's rows to those of its plan; raises ConfigError, and changes nothing, if they break a budget."""
         cost = method_of(job.method).cost
         rows: list[dict[str, Any]] = [
@@ -113,13 +106,9 @@ class LedgerStore:
                 "template": row.template,
                 "labelled": row.labelled,
                 "release": release,
-                "kind": kind,
                 "method": job.method.name,
-                "draw_id": draw_id(row.draw.vector) if row.draw else f"{release}/{row.crowd}",
+                "draw_id": row.draw or f"{release}/{row.crowd}",
                 "pure": None if cost is None else cost.pure,
-                "per_radian": None if cost is None else cost.per_radian,
-                "draw": row.draw and asdict(row.draw),
-                "stratum": list(row.stratum),
                 "crowd": row.crowd,
             }
             for row in bookings
@@ -165,27 +154,20 @@ def _suspects(*accounts: pa.Table) -> dict[str, list[str]]:
 
 def _read(store: StageStore, path: str) -> pa.Table:
     """A plan's bookings; raises ConfigError for those of an earlier anonlib, and for what is no number."""
+    import pyarrow.compute as pc
+
     rows = tables.from_bytes(store.storage.read(path))
+    rows = rows.select([name for name in ACCOUNTS.names if name in rows.column_names])  # earlier ones have more
     if not rows.schema.equals(ACCOUNTS):
         raise ConfigError(
             f"{path} in the ledger {store.storage.uri} was written by another version of anonlib, which named people "
             "by another key, so nobody in it would be known again; keep that ledger as the record of what was spent, "
             "and name a new one by ledger.uri"
         )
-    if not all(map(_finite, rows.columns)):
+    known = pc.all(pc.is_finite(rows.column("pure")), min_count=0).as_py()
+    if not known or not np.isfinite(matrix(rows, "template")).all():
         raise ConfigError(
             f"{path} in the ledger {store.storage.uri} holds a number that is infinite or none (NaN), so what people "
             "have spent cannot be added up; restore the file from a copy"
         )
     return rows
-
-
-def _finite(values: pa.ChunkedArray | pa.Array) -> bool:
-    """Whether all numbers in a column are finite, at any depth; what is null is left out."""
-    import pyarrow.compute as pc
-
-    if pa.types.is_struct(values.type):
-        return all(map(_finite, values.flatten()))
-    if pa.types.is_nested(values.type):
-        return _finite(pc.list_flatten(values))
-    return not pa.types.is_floating(values.type) or bool(pc.all(pc.is_finite(values), min_count=0).as_py())

@@ -153,10 +153,8 @@ ACCOUNTS = pa.schema(
         ("person", _TEXT),
         ("template", _floats(EMBEDDING_DIM)),
         ("labelled", _BOOL),
-        *_all(_TEXT, "release", "kind", "method", "draw_id"),
-        *_all(_DOUBLE, "pure", "per_radian"),
-        ("draw", DRAW),
-        ("stratum", _TEXTS),
+        *_all(_TEXT, "release", "method", "draw_id"),
+        ("pure", _DOUBLE),
         ("crowd", _TEXT),
     ]
 )

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.audit.missed_faces import SECOND_BY, covered, known, look_twice
+from anonlib.audit.missed_faces import SECOND_BY, known, look_twice
 from anonlib.job import Job
-from anonlib.workspace.schemas import GROW
 from tests.support import photos
 from tests.support.runs import Run, by_key, run_job
 
@@ -40,14 +39,6 @@ def test_faces_of_the_releases_own_making_do_not_count(finished: Run) -> None:
     job.shards = job.shards[:1]
     missed, faces = look_twice(job)
     assert (missed.second.value, missed.second.count, missed.sampled, missed.upper, faces) == (0.0, 9, 0, 1.0, {})
-
-
-def test_what_lies_inside_a_painted_ellipse_is_covered() -> None:
-    painted = np.array([[100, 100, 200, 200]], np.float32)
-    boxes = np.array([[120, 120, 180, 180], [90, 90, 110, 110], [300, 100, 400, 200], [205, 100, 235, 200]], np.float32)
-    shares = covered(boxes, painted, GROW)
-    assert shares[:3].tolist() == [1.0, 1.0, 0.0] and 0.2 < shares[3] < 0.3
-    assert covered(boxes, painted[:0], GROW).tolist() == [0.0] * 4
 
 
 def test_a_face_that_reaches_out_of_a_hidden_person_is_new_and_one_that_reaches_out_of_a_face_is_not() -> None:

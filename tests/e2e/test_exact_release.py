@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-import tarfile
 from pathlib import Path
 
 import cv2
@@ -12,17 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from anonlib.audit.leaks.images import compare_with_originals
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.audit.missed_faces import look_twice
 from anonlib.config import DetectorConfig
-from anonlib.errors import VerificationError
 from anonlib.faces.detect import open_detector
 from anonlib.job import Job
 from anonlib.media import exact
 from anonlib.media.codec import decode
 from anonlib.stages.render_state import ImageState
-from anonlib.storage import StorageOptions, open_storage
+from anonlib.storage import open_storage
 from anonlib.verification.release import verify
 from anonlib.workspace.schemas import EXACT, RELEASED
 from tests.support import photos
@@ -105,26 +101,7 @@ def test_orientation_is_kept_and_boxes_are_of_the_photo_as_it_is_shown(release: 
 def test_no_secret_leaves_and_whoever_looks_finds_nothing(release: Run) -> None:
     assert SECRET not in every_byte(release.output)
     assert {check.name: check.where for check in scan_leaks(Job(release.config)) if check.found} == {}
-    verify(open_storage(str(release.output), StorageOptions()))
-
-
-def test_the_originals_show_a_change_that_the_boxes_do_not_explain(release: Run, tmp_path: Path) -> None:
-    options = StorageOptions()
-    found = compare_with_originals(str(release.output), str(release.input), options)
-    assert found == ({"same": len(list(release.input.iterdir()))}, "")
-    changed = tmp_path / "changed"
-    shutil.copytree(release.input, changed)
-    (changed / "place-baseline.jpg").write_bytes(photos.encoded(photos.astronaut()[:256, :256], "JPEG", quality=88))
-    again, first = compare_with_originals(str(release.output), str(changed), options)
-    assert (again["changed"], first) == (1, "place-baseline.jpg")
-
-
-def test_a_release_of_before_exact_photos_is_not_compared(originals: Path, tmp_path: Path) -> None:
-    with tarfile.open(Path(__file__).parents[1] / "verification" / "release-0.1.0.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    (note,) = tmp_path.rglob("run.json")
-    with pytest.raises(VerificationError, match=r"schema version 1, .* from version 3 on"):
-        compare_with_originals(str(note.parent), str(originals), StorageOptions())
+    verify(open_storage(str(release.output)))
 
 
 def in_alpha(pixels: photos.Pixels, colours: photos.Pixels) -> bytes:
@@ -159,7 +136,6 @@ def test_a_face_in_the_alpha_channel_is_hidden_on_every_background(see_through: 
         assert row["outside"] == EXACT
     assert {check.name: check.where for check in scan_leaks(Job(run.config)) if check.found} == {}
     assert look_twice(Job(run.config))[1] == {}
-    assert compare_with_originals(str(run.output), str(see_through), StorageOptions())[0] == {"same": 3}
 
 
 def test_an_alpha_that_still_draws_a_face_is_found(

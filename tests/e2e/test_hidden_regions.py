@@ -11,9 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from anonlib.audit.evidence.published import read_published
-from anonlib.audit.leaks.images import compare_with_originals
 from anonlib.audit.leaks.scan import OUTSIDE, scan_leaks
-from anonlib.audit.sheet import draw
+from anonlib.audit.report.page import draw
 from anonlib.config import load_config
 from anonlib.errors import ConfigError, ModelMissing
 from anonlib.faces.hidden import KINDS, network_of, seen_in
@@ -21,7 +20,7 @@ from anonlib.faces.regions import Regions
 from anonlib.job import Job
 from anonlib.models.cache import model_bytes, model_path
 from anonlib.models.runtime import ON_ONE_CORE
-from anonlib.storage import StorageOptions, open_storage
+from anonlib.storage import open_storage
 from anonlib.terminal import claim_rows
 from anonlib.verification.release import unproved, verify
 from anonlib.workspace.layout import open_stores
@@ -74,14 +73,8 @@ def test_text_is_hidden_counted_and_not_found_again(how: str, again: bool | None
     assert any("what it missed stays as it was" in text for _, text in claim_rows(certificate))
     assert any("that every text was found" in text for text in unproved(verify(open_storage(str(done.output)))))
     assert not any(line.found for line in scan_leaks(Job(done.config)) if line.name == OUTSIDE)
-    compared = compare_with_originals(str(done.output), str(tmp_path / "input"), StorageOptions())
-    assert compared == ({"same": 1}, "")
-    ((*_, face, _),), total = draw(open_stores(done.config), 40, 0)
-    assert (face["kind"], total, len(read_published(Job(done.config)).faces)) == (None, 1, 1)
-    beside, original = max(text["box"][3] for text in texts) + 2, signed()
-    original[beside, 22:298] ^= 128
-    (tmp_path / "input" / "a.png").write_bytes(photos.encoded(original, "PNG"))
-    assert compare_with_originals(str(done.output), str(tmp_path / "input"), StorageOptions())[0] == {"changed": 1}
+    ((_, face),) = draw(open_stores(done.config), 40, 0)
+    assert (face["kind"], len(read_published(Job(done.config)).faces)) == (None, 1)
 
 
 def test_nothing_of_a_person_is_left_and_the_face_in_it_keeps_its_row(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from anonlib.config import MethodConfig
 from anonlib.datasets import DATASETS, Dataset, Item, Sample, Shard, ShardWriter
 from anonlib.datasets.names import kept_members
-from anonlib.errors import ModelUnusable
 from anonlib.faces.centerface import CenterFaceDetector
 from anonlib.faces.detect import DETECTORS, Detector
 from anonlib.faces.regions import Regions
@@ -168,15 +167,13 @@ class PlainFaces:
 
     @classmethod
     def shipped(cls) -> bytes:
-        raise ModelUnusable("none comes with anonlib")
+        return b"PLAIN\x90"
 
 
 @pytest.mark.parametrize("name", ["dp-uniform", "k-diff"])
 def test_a_toy_texture_is_rendered(name: str, one_shard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TEXTURES, "plain", TextureEntry(f"{__name__}:PlainFaces"))
-    (tmp_path / "plain").write_bytes(b"PLAIN\x90")
-    method = {"name": name, "texture": "plain", "decoder": str(tmp_path / "plain"), "k": 2}
-    config = planned_copy(one_shard, tmp_path, method=method)
+    config = planned_copy(one_shard, tmp_path, method={"name": name, "texture": "plain", "k": 2})
     assert Job(config).run().code == 0
     faces = [face for row in manifest(tmp_path / "release") for face in row["faces"]]
     assert sum(face["method"] == name and bool(face["surrogate_digest"]) for face in faces) >= 4
@@ -223,10 +220,12 @@ def test_a_toy_detector_hides_signs(one_shard: Run, tmp_path: Path, monkeypatch:
         for face in row["faces"]:
             assert face["method"] == "solid" or face["box"] != [0, 0, 24, 16]
     replaced, expected = (
-        {(row["key"], tuple(face["box"])) for row in of for face in row["faces"] if face["method"] == "k-diff"}
+        sorted((row["key"], *face["box"]) for row in of for face in row["faces"] if face["method"] == "k-diff")
         for of in (rows, manifest(one_shard.output))
     )
-    assert replaced == expected and expected
+    assert [key for key, *_ in replaced] == [key for key, *_ in expected] != []
+    # The toy computes in f32, also where the other job's detector does not.
+    assert np.abs(np.array([box for _, *box in replaced]) - [box for _, *box in expected]).max() <= 2
     for data in released(run.output).values():  # a JPEG rings at the edge of the ellipse
         assert np.abs(photos.decoded(data)[5:11, 8:16].astype(int) - GREY).max() <= 8
     verify(open_storage(str(run.output)), None)

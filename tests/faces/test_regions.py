@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from anonlib.faces.regions import FACE, IN_ALPHA, Regions, labelled_face, main_face, non_maximum
+from anonlib.faces.regions import FACE, IN_ALPHA, Regions, labelled_face, main_face, non_maximum, share_inside
+from anonlib.workspace.schemas import GROW
 
 
 def regions(*boxes: tuple[float, float, float, float], kinds: tuple[str, ...] = ()) -> Regions:
@@ -13,8 +14,15 @@ CORNER, MIDDLE, SMALL = (0, 0, 60, 60), (80, 80, 130, 130), (95, 95, 105, 105)
 
 
 def test_of_two_overlapping_boxes_the_better_stays() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]], np.float32)
-    assert non_maximum(boxes, 0.3) == [0, 2]
+    boxes = np.array([[20, 20, 30, 30], [1, 1, 11, 11], [0, 0, 10, 10]], np.float32)
+    assert non_maximum(boxes, np.array([0.5, 0.8, 0.9], np.float32), 0.3).tolist() == [2, 0]
+
+
+def test_a_share_inside_an_area_counts_its_growth() -> None:
+    boxes = np.array([[120, 120, 180, 180], [90, 90, 110, 110], [300, 100, 400, 200], [205, 100, 235, 200]], np.float32)
+    shares = share_inside(boxes, np.array([[100, 100, 200, 200]], np.float32), GROW)
+    assert shares[:3].tolist() == [1.0, 1.0, 0.0] and 0.2 < shares[3] < 0.3
+    assert share_inside(boxes, boxes[:0]).tolist() == [0.0] * 4
 
 
 def test_regions_of_the_wrong_shape_are_refused() -> None:

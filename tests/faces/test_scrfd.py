@@ -20,7 +20,7 @@ from anonlib.synthesis.redact import GREY
 from anonlib.verification.release import verify
 from anonlib.workspace.schemas import RELEASED
 from tests.support import photos
-from tests.support.packs import arcface, scrfd
+from tests.support.packs import scrfd, yolo
 from tests.support.runs import job, manifest, run_job
 
 
@@ -65,7 +65,7 @@ def test_a_job_hides_what_the_users_network_finds_and_names_its_digest(tmp_path:
     (tmp_path / "input" / "one.png").write_bytes(photos.encoded(photo(), "PNG"))
     (tmp_path / "pack").mkdir()
     network = scrfd(tmp_path / "pack" / "det_10g.onnx")
-    arcface(tmp_path / "pack" / "w600k_r50.onnx", 1)
+    (tmp_path / "pack" / "w600k_r50.onnx").touch()
     detector = {"name": "scrfd", "path": str(tmp_path / "pack")}
     run = run_job(tmp_path / "input", tmp_path, method={"name": "solid"}, detector=detector, input={
         "uri": str(tmp_path / "input")
@@ -102,7 +102,7 @@ def test_a_detector_that_cannot_run_is_refused_before_the_job(
 def test_a_file_that_is_no_scrfd_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no network")
     for path, sentence in (
-        (arcface(tmp_path / "r.onnx", 1), "it is no SCRFD"),
+        (yolo(tmp_path / "r.onnx"), "it is no SCRFD"),
         (scrfd(tmp_path / "six.onnx", landmarks=False), "no SCRFD with landmarks"),
         (tmp_path / "text.onnx", "cannot be read as ONNX"),
     ):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from anonlib.errors import ConfigError, ModelUnusable
+from anonlib.errors import ConfigError
 from anonlib.models.runtime import load_engine
 from anonlib.models.torch_graph import TorchGraph
 from anonlib.privacy.clustering import normalized
@@ -115,9 +115,6 @@ def test_a_run_that_was_cut_resumes_and_its_card_has_the_facts(trained: Path, tm
         assert fact in card
     with pytest.raises(ConfigError, match="train there first"):
         export(tmp_path, tmp_path / "other.onnx")
-    for damaged in (network.data[:-1000], b"no network"):
-        with pytest.raises(ModelUnusable):
-            NetworkDecoder.from_bytes(damaged)
 
 
 def test_a_larger_network_starts_where_the_smaller_one_ended(trained: Path, prepared: Path, tmp_path: Path) -> None:
@@ -165,9 +162,6 @@ def test_the_file_answers_as_the_network_that_was_trained(backend: str) -> None:
     columns = {"donors": donors, "female": age % 2, "age": age}
     file = feature_transfer_onnx(net, metadata_of(ABOUT, {"centre": np.ones(128, np.float32)}, columns))
     assert len(file) < 6_000_000 and FeatureTransferNetwork.from_bytes(file).about == ABOUT
-    for broken in (file[:-100], feature_transfer_onnx(net, {})):
-        with pytest.raises(ModelUnusable, match="damaged"):
-            FeatureTransferNetwork.from_bytes(broken)
     answers = load_engine(file, backend=backend)(network_input(pixels, direction)[None])
     with torch.inference_mode():
         wanted = net(image_of(pixels), torch.from_numpy(direction)[None])

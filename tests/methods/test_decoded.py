@@ -12,8 +12,6 @@ from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.methods import method_of
 from anonlib.methods.base import MethodFile
-from anonlib.synthesis import feature_transfer
-from anonlib.synthesis.textures.gallery import Gallery
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from tests.support.methods import method_named
 
@@ -30,29 +28,7 @@ def files_of(*accepted: str, **method: Any) -> dict[str, MethodFile]:
 def test_the_shipped_network_is_used_only_where_its_terms_are_accepted() -> None:
     with pytest.raises(ConfigError, match=r"non-commercial.*add ksame-net to accept_licences.*texture gallery"):
         files_of(**NETWORK)
-    with pytest.raises(ConfigError, match="add ksame-net"):
-        files_of("decoder", **NETWORK)
     assert files_of("ksame-net", **NETWORK)["decoder"].data == NetworkDecoder.shipped()
-
-
-@pytest.mark.parametrize(
-    ("data", "complaint"),
-    [
-        (None, "cannot be used"),
-        (Gallery.shipped(), "of another kind"),
-        (feature_transfer.shipped(), "of another kind"),
-        (NetworkDecoder.shipped()[:-1000], "damaged"),
-        (NetworkDecoder.shipped(), "add decoder to accept_licences"),
-    ],
-)
-def test_a_file_of_the_users_own_is_used_only_if_it_is_there_whole_and_a_ksame_net(
-    tmp_path: Path, data: bytes | None, complaint: str
-) -> None:
-    path = tmp_path / "own.onnx"
-    if data is not None:
-        path.write_bytes(data)
-    with pytest.raises(ConfigError, match=rf"own\.onnx.*{complaint}"):
-        files_of("ksame-net", decoder=str(path), **NETWORK)
 
 
 def test_the_shipped_network_is_the_one_of_its_card_and_its_bank_holds_unlike_people() -> None:

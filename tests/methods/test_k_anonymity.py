@@ -56,10 +56,10 @@ def released(config: JobConfig, numbers: list[int], release: str) -> tuple[Assig
     ledger, earlier = LedgerStore.open(config, release * 8), EarlierReleases()
     if ledger and config.ledger:
         known = config.ledger.absences == "known"
-        earlier = EarlierReleases(ledger.persons(persons, keyring), {}, ledger.releases(), ledger.crowds(), known)
+        earlier = EarlierReleases(ledger.persons(persons, keyring), ledger.releases(), ledger.crowds(), known)
     planned = method.plan(persons, keyring, earlier)
     if ledger:
-        ledger.book(config, release, method.kind, planned.bookings(persons, earlier.names))
+        ledger.book(config, release, planned.bookings(persons, earlier.names))
     of = dict(zip(persons.ids, numbers, strict=True))
     return planned, [[of[member] for member in found.members] for found in planned.classes]
 

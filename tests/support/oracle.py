@@ -71,7 +71,7 @@ ACCEPTED = ["embedding", "ksame-net"]
 STILL_RECOGNIZED = "people can still recognize these faces"
 SUBJECTS = ("subject_id", "person_id", "formed_by", "faces", "stratum", "class_id")
 CLASSES = ("class_id", "members", "effective_k", "stratum", "surrogate")
-ACCOUNTS = ("person", "labelled", "release", "kind", "method", "crowd")
+ACCOUNTS = ("person", "labelled", "release", "method", "crowd")
 """Columns of the workspace's tables, and of a ledger's, that are looked at."""
 
 
@@ -95,14 +95,17 @@ def audited(run: Run) -> list[Document]:
     """The attacks of an audit that train nothing, and those on what a release says beside its pictures."""
     from anonlib.audit.attacks.base import Material
     from anonlib.audit.attacks.pictures import attack_pictures
-    from anonlib.audit.attacks.records import ON_RECORDS
+    from anonlib.audit.attacks.records import attack_records
     from anonlib.audit.evidence.gather import gather
-    from anonlib.audit.run import attack_records
+    from anonlib.audit.evidence.published import read_published
+    from anonlib.audit.gate import disclosure_lines
     from anonlib.job import Job
     from anonlib.methods import method_of
 
-    disclosures, lines = attack_records(run.config, tuple(ON_RECORDS))
-    material = Material(gather(Job(run.config)), None, method_of(run.config.method).recognizers_used())
+    job, used = Job(run.config), method_of(run.config.method).recognizers_used()
+    material = Material(gather(job), read_published(job), used)
+    disclosures = attack_records(material)
+    lines = disclosure_lines(run.config.policy, disclosures)
     attacks = [attack.model_dump(mode="json") for attack in attack_pictures(material)]
     for attack in attacks:  # groups in the order in which they are told
         attack["groups"] = [figure for part in attack["groups"].values() for figure in part.values()]

@@ -5,14 +5,11 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-import pytest
 
-from anonlib.errors import ModelUnusable
 from anonlib.privacy.classes import stratum_of
 from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.canonical import EYE_SPAN, SIZE
 from anonlib.synthesis.compositor import laid, shrunk
-from anonlib.synthesis.textures import gallery
 from anonlib.synthesis.textures.gallery import NEUTRAL, Gallery, encoded, to_bytes
 from anonlib.verification.conditions import gallery_digests
 
@@ -35,7 +32,7 @@ def test_a_draw_gets_the_face_of_its_row_and_without_one_the_nearest() -> None:
         assert near.shape.tobytes() == GALLERY.texture(row).shape.tobytes() == drawn.shape.tobytes()
 
 
-def test_a_face_is_read_back_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_face_is_read_back_as_it_was_written() -> None:
     picture = np.broadcast_to(np.linspace(60, 200, 512)[:, None, None], (512, 512, 3)).astype(np.uint8)
     arrays = {name: np.ones(1) for name in ("female", "age", "tone", "happy")}
     arrays |= {
@@ -47,11 +44,6 @@ def test_a_face_is_read_back_as_it_was_written(monkeypatch: pytest.MonkeyPatch) 
     data = to_bytes(GALLERY.about, [encoded(picture)], **arrays)
     detail = Gallery.from_bytes(data).texture(0).detail
     assert np.abs((np.exp(detail) * (NEUTRAL[0] + 4) - 4) - picture).max() < 2
-    with pytest.raises(ModelUnusable, match="damaged"):
-        Gallery.from_bytes(data[:-400])
-    monkeypatch.setattr(gallery, "VERSION", 9)
-    with pytest.raises(ModelUnusable, match="is of version 1, this anonlib reads 9"):
-        Gallery.from_bytes(data)
 
 
 def test_fine_detail_shows_in_a_large_photo_and_is_averaged_in_a_small_one() -> None:

@@ -16,9 +16,8 @@ from anonlib.config import JobConfig, load_config
 from anonlib.errors import ConfigError
 from anonlib.methods.base import LedgerRow, Persons
 from anonlib.privacy.clustering import normalized
-from anonlib.privacy.dp import Mechanism, identities
+from anonlib.privacy.dp import Mechanism, draw_id, identities
 from anonlib.privacy.keys import Keyring
-from anonlib.synthesis.base import IdentityDraw
 from anonlib.workspace import tables
 from anonlib.workspace.ledger_store import LedgerStore
 from anonlib.workspace.schemas import ACCOUNTS
@@ -26,7 +25,6 @@ from tests.support.runs import job
 
 SECRET = b"thirty-two bytes or more of a secret"
 PLAN = "0123456789abcdef"
-KIND = "dp-laplace by some decoder"
 DRAWN = {"method.name": "dp-uniform"}
 
 
@@ -52,7 +50,7 @@ def opened(config: JobConfig, plan: str = PLAN) -> LedgerStore:
 
 
 def row(person: str, face: np.ndarray, z: np.ndarray, labelled: bool = True) -> LedgerRow:
-    return LedgerRow(person, face, ("male",), labelled, draw=IdentityDraw(z, 1.0, 40.0))
+    return LedgerRow(person, face, labelled, draw=draw_id(z))
 
 
 def book(config: JobConfig, release: str, who: Persons, plan: str = PLAN) -> list[str]:
@@ -61,7 +59,7 @@ def book(config: JobConfig, release: str, who: Persons, plan: str = PLAN) -> lis
     names = ledger.persons(who, keyring)
     drawn = identities(Mechanism("laplace", config.method.epsilon), who.template, who.ids, keyring)
     rows = zip(names, who.template, drawn, (label is not None for label in who.labels), strict=True)
-    ledger.book(config, release, KIND, [row(*values) for values in rows])
+    ledger.book(config, release, [row(*values) for values in rows])
     return names
 
 
@@ -108,19 +106,15 @@ def test_a_plan_that_is_made_again_keeps_its_booking_though_it_is_refused_now(tm
 
 def test_every_draw_costs_once_however_often_it_is_worn(tmp_path: Path) -> None:
     config, who = noisy(tmp_path / "a", budget=5), people(["ann"], vectors(1), "one")
-    (person,) = book(config, "one", who, plan="a" * 64)
+    book(config, "one", who, plan="a" * 64)
     with pytest.raises(ConfigError, match="at 6, by 1"):
         book(config, "anew", who, plan="a" * 64)
-    ledger = opened(config, "b" * 64)
-    known = ledger.drawn(KIND)
-    ledger.book(config, "two", KIND, [LedgerRow(person, who.template[0], ("male",), True, draw=known[person])])
-    assert ledger.drawn("another") == {}
     two = [row("ann", who.template[0], z) for z in vectors(2, seed=8)]
     with pytest.raises(ConfigError, match="at 6, by 1"):
-        opened(noisy(tmp_path / "b", budget=5)).book(noisy(tmp_path / "b", budget=5), "one", KIND, two)
+        opened(noisy(tmp_path / "b", budget=5)).book(noisy(tmp_path / "b", budget=5), "one", two)
     shared = vectors(1, seed=8)[0]
     parts = [row(f"part {number}", face, shared, labelled=False) for number, face in enumerate(lookalikes(3))]
-    opened(noisy(tmp_path / "c")).book(noisy(tmp_path / "c", budget=3), "one", KIND, parts)
+    opened(noisy(tmp_path / "c")).book(noisy(tmp_path / "c", budget=3), "one", parts)
 
 
 def lookalikes(count: int) -> np.ndarray:
@@ -203,15 +197,13 @@ def test_a_method_that_promises_no_epsilon_fits_no_budget(tmp_path: Path) -> Non
     method = {"name": "sampling"}
     config = job("in", tmp_path, method=method, ledger={"uri": str(tmp_path / "ledger"), "budget": 100})
     with pytest.raises(ConfigError, match="promises no epsilon"):
-        opened(config).book(config, "one", KIND, [row("ann", vectors(1)[0], vectors(1, 9)[0])])
+        opened(config).book(config, "one", [row("ann", vectors(1)[0], vectors(1, 9)[0])])
 
 
 def test_classes_are_read_back_and_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     config, names = noisy(tmp_path), ("ann", "bob", "cyd")
-    crowd = [
-        LedgerRow(name, face, ("male",), True, crowd="a class") for name, face in zip(names, vectors(3), strict=True)
-    ]
-    opened(config).book(config, "one", "k-diff", crowd)
+    crowd = [LedgerRow(name, face, True, crowd="a class") for name, face in zip(names, vectors(3), strict=True)]
+    opened(config).book(config, "one", crowd)
     later = opened(config, "f" * 64)
     assert later.releases() == [[[*names]]] == [later.crowds()]
     (path,) = (tmp_path / "ledger" / "plans").iterdir()
@@ -220,15 +212,14 @@ def test_classes_are_read_back_and_a_ledger_of_another_version_is_refused(tmp_pa
         LedgerStore.open(config, "f" * 64)
 
 
-@pytest.mark.parametrize("column", ["pure", "template", "draw"])
+@pytest.mark.parametrize("column", ["pure", "template"])
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 def test_a_ledger_with_what_is_no_number_is_refused(column: str, number: float, tmp_path: Path) -> None:
     config = noisy(tmp_path, budget=5)
     book(config, "one", people(["ann", None], vectors(2), "one"))
     (path,) = (tmp_path / "ledger" / "plans").iterdir()
     rows = pq.read_table(path).to_pylist()
-    value = {"pure": number, "template": [number] * 128, "draw": {**rows[1]["draw"], "vector": [number] * 128}}[column]
-    rows[1] |= {column: value}
+    rows[1] |= {column: {"pure": number, "template": [number] * 128}[column]}
     path.write_bytes(tables.to_bytes(rows, ACCOUNTS))
     with pytest.raises(ConfigError, match=r"infinite or none \(NaN\).* restore the file"):
         LedgerStore.open(config, "f" * 64)
@@ -239,7 +230,6 @@ def test_a_ledger_that_cannot_work_is_refused_in_a_sentence() -> None:
     for complaint, changes in {
         "separate places": {"ledger.uri": "ws/ledger", "secret.env": "S"},
         "name one by secret.env": {"ledger.uri": "ledger", **DRAWN},
-        "needs a ledger": {"method.draw": "reuse", "secret.env": "S", **DRAWN},
         "ledger.budget": {"ledger.uri": "ledger", "ledger.budget": -1, "secret.env": "S", **DRAWN},
     }.items():
         with pytest.raises(ConfigError, match=complaint):

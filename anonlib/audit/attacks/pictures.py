@@ -7,16 +7,15 @@ show one person: the area under the ROC curve over pairs is .5 where they cannot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from anonlib.audit.attacks import similarity
-from anonlib.audit.attacks.base import Attacker, Material, Probes
-from anonlib.audit.attacks.similarity import FAR, Score, Scores, accepted_at, dot, found_within, pair_scores
-from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
+from anonlib.audit.attacks.base import Attacker, Material
+from anonlib.audit.attacks.similarity import FAR, Score, accepted_at, dot, found_within, pair_scores
+from anonlib.audit.evidence.evidence import CLEAR
 from anonlib.audit.findings import Attack
-from anonlib.audit.statistics import Numbers
 
 FPIR = 0.01
 """The share of searches for people who are not enrolled that may find somebody: open sets are reported at it."""
@@ -35,7 +34,6 @@ def naive(material: Material) -> Iterator[Attack]:
             for look, vectors in attacker.vectors.items()
         }
         yield attacker.attack("naive", "TAR", accepted, FAR, detailed=True, note=attacker.threshold_note)
-        yield from _within_class(attacker, "naive", scores)
 
 
 def parrot(material: Material) -> Iterator[Attack]:
@@ -43,18 +41,6 @@ def parrot(material: Material) -> Iterator[Attack]:
     for attacker in material.attackers:
         scores = {look: attacker.cosines(vectors, vectors) for look, vectors in attacker.vectors.items()}
         yield _identified(attacker, "parrot", scores)
-        yield from _within_class(attacker, "parrot", scores)
-
-
-def context(material: Material) -> Iterator[Attack]:
-    """Photos with every face hidden against each other: what hair, clothes and place give away in any release."""
-    note = "every face under a flat ellipse: what hair, clothes and place give away"
-    for attacker in material.attackers:
-        values = {
-            shown: found_within(1, *attacker.ranks(attacker.cosines(attacker.vectors[look], attacker.vectors[look])))
-            for shown, look in ((RELEASED, HIDDEN), (CLEAR, CLEAR))
-        }
-        yield attacker.attack("context", "rank-1", values, attacker.chance, detailed=True, note=note)
 
 
 def averaging(material: Material) -> Iterator[Attack]:
@@ -96,25 +82,6 @@ def linkage(material: Material) -> Iterator[Attack]:
         yield attacker.pair_attack("linkage", scores)
 
 
-def linkage_of_releases(first: Evidence, second: Evidence, *, used: Collection[str], seed: int = 0) -> Iterator[Attack]:
-    """A photo of each release, of the people who are in both: the AUC over all pairs.
-
-    `used`: recognizers that the methods of either used. Faces that fell back are left out: what an ellipse tells is
-    the baseline's.
-    """
-    both = np.intersect1d(first.names, second.names)
-    rows = [np.isin(release.names, both) & release.replaced for release in (first, second)]
-    sides = list(zip((first, second), rows, strict=True))
-    person, other = (np.searchsorted(both, release.names[kept]) for release, kept in sides)
-    for recognizer in first.clear.vectors:
-        scores = {}
-        for look in (CLEAR, RELEASED, HIDDEN, ONE_FACE):
-            probes, gallery = (release.looks[look].vectors[recognizer][kept] for release, kept in sides)
-            scores[look] = pair_scores(probes, person, gallery, other)
-        judge = Probes(person, recognizer, recognizer not in used, (), person, np.ones(len(person), bool), seed)
-        yield judge.pair_attack("linkage of two releases", scores, f"{len(both):,} people are in both")
-
-
 def donors(material: Material) -> Iterator[Attack]:
     """Whether donors are accepted, by the photo that was averaged or by another one; the latter is worse."""
     for attacker in material.attackers:
@@ -140,31 +107,10 @@ def _identified(attacker: Attacker, name: str, scores: dict[str, Score]) -> Atta
     return attacker.attack(name, "rank-1", first, attacker.chance, detailed=True)
 
 
-def _within_class(attacker: Attacker, name: str, scores: dict[str, Score]) -> Iterator[Attack]:
-    """The same by an attacker who knows the class, of photos whose class has two people or more."""
-    classes = attacker.evidence.classes
-    if (classes < 0).all():
-        return
-    same = classes[attacker.probe][:, None] == classes[attacker.gallery][None, :]
-    people = same.sum(axis=1)
-    counted = (attacker.classes >= 0) & (people >= 2)
-    hits = {}
-    for look, score in scores.items():
-
-        def within(rows: Numbers, score: Score = score) -> Scores:
-            return np.where(same[rows], score(rows), np.float32(-np.inf))
-
-        hits[look] = np.where(counted, found_within(1, *attacker.ranks(within)), np.nan)
-    yield attacker.attack(
-        name, "rank-1 within the class", hits, float((1 / people[counted]).mean()) if counted.any() else None
-    )
-
-
 ON_PICTURES: dict[str, Callable[[Material], Iterable[Attack]]] = {
-    attack.__name__.replace("_", " "): attack
-    for attack in (naive, parrot, context, averaging, open_set, linkage, donors)
+    attack.__name__.replace("_", " "): attack for attack in (naive, parrot, averaging, open_set, linkage, donors)
 }
-"""Attacks that compare photos, and read none of the release's records; linkage_of_releases needs a second release."""
+"""Attacks that compare photos, and read none of the release's records."""
 
 
 def attack_pictures(material: Material) -> list[Attack]:

@@ -90,25 +90,18 @@ def nearest_donor(
     return nearest
 
 
-def pair_scores(
-    probes: Vectors, who: Numbers, gallery: Vectors | None = None, enrolled: Numbers | None = None
-) -> NDArray[np.float32]:
-    """Every probe (n, d) with every photo of `gallery` (g, d), or with every other probe if there is none.
-
-    (people, 2 BINS): counts of the cosines of each person's photos to photos of that person, then to others'. People
-    are those of the probes, in order.
-    """
-    against, theirs = (probes if gallery is None else gallery), (who if enrolled is None else enrolled)
+def pair_scores(photos: Vectors, who: Numbers) -> NDArray[np.float32]:
+    """Every photo (n, d) with every other. (people, 2 BINS): counts of the cosines of each person's photos to photos of
+    that person, then to others', the people in order."""
     people, person = np.unique(who, return_inverse=True)
     counts = np.zeros((2, len(people) * BINS), np.float32)
-    for start in range(0, len(probes), _ROWS):
+    for start in range(0, len(photos), _ROWS):
         block = slice(start, start + _ROWS)
         # A cell is a person and a step of cosine, so that one bincount counts all people at once.
-        step = np.clip((probes[block] @ against.T + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
-        cell, same = person[block, None] * BINS + step, who[block, None] == theirs[None, :]
+        step = np.clip((photos[block] @ photos.T + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
+        cell, same = person[block, None] * BINS + step, who[block, None] == who[None, :]
         counted = np.ones(cell.shape, bool)
-        if gallery is None:
-            counted[np.arange(len(counted)), np.arange(start, start + len(counted))] = False
+        counted[np.arange(len(counted)), np.arange(start, start + len(counted))] = False
         counts[0] += np.bincount(cell[same & counted], minlength=counts.shape[1])
         counts[1] += np.bincount(cell[~same & counted], minlength=counts.shape[1])
     return np.concatenate(counts.reshape(2, len(people), BINS), axis=1)

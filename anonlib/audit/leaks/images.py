@@ -11,8 +11,7 @@ import io
 import re
 import struct
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,19 +21,15 @@ from numpy.typing import NDArray
 
 from anonlib.codes import Note, Stripped
 from anonlib.config import LimitsConfig
-from anonlib.datasets import Dataset, Sample, open_dataset
-from anonlib.errors import ImageProblem, NotFound, VerificationError
+from anonlib.errors import ImageProblem
 from anonlib.media import exact, jpeg, mark, png, webp
 from anonlib.media.clip import clip_info
 from anonlib.media.codec import Picture, decode, encode
 from anonlib.media.colour import is_ours
-from anonlib.media.sandbox.process import changed_blocks_apart, decode_apart
-from anonlib.storage import StorageOptions, join_uri, open_storage
+from anonlib.media.sandbox.process import changed_blocks_apart
 from anonlib.storage.scratch import SpooledFile
 from anonlib.synthesis.canonical import vertices_of
 from anonlib.synthesis.redact import covered
-from anonlib.verification.parsing import RunNote, manifest_of, parsed, rows_of
-from anonlib.workspace.schemas import DATA, EXACT, RUN_NOTE, manifest_path
 
 EXIF, GPS, THUMBNAIL, XMP, IPTC = "EXIF", "GPS position", "thumbnail", "XMP", "IPTC"
 COMMENT, C2PA, PICTURE, PROFILE = "comment", "C2PA manifest", "further picture", "foreign colour profile"
@@ -226,8 +221,6 @@ _MEAN = 12.0
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-Pair = tuple[Picture, Picture]
-"""A photo before and after."""
 
 
 def may_change(
@@ -235,22 +228,15 @@ def may_change(
     box: NDArray[Any],
     mesh: NDArray[np.float32] | None = None,
     *,
-    rounded: bool = False,
     whole: bool = False,
 ) -> Mask:
     """Px (H, W) that a method may change for one face: around a mesh (468, 3) px, else a redaction's ellipse.
 
-    Of a manifest's `rounded` box alone, any method: the box and its own size around it. `whole`: the box of a region
-    that is no face.
+    `whole`: the box of a region that is no face.
     """
-    mask = np.zeros(size, bool)
-    if rounded:
-        reach = box[2:] - box[:2]
-        (x0, y0), (x1, y1) = np.maximum(box[:2] - reach, 0), np.maximum(box[2:] + reach, 0)
-        mask[y0:y1, x0:x1] = True
-        return mask
     if mesh is None:
         return covered(box[None], size, whole)
+    mask = np.zeros(size, bool)
     points = vertices_of(mesh)[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)
     margin = _REACH * float((high - low).max())
@@ -283,23 +269,18 @@ def changed_outside(before: Picture, after: Picture, allowed: Mask, jpeg_quality
 
 
 def changed_in_exact(
-    files: tuple[bytes, bytes],
-    allowed: Mask,
-    row: Mapping[str, Any],
-    limits: LimitsConfig,
-    pictures: Pair | None = None,
+    files: tuple[bytes, bytes], pictures: tuple[Picture, Picture], allowed: Mask, orientation: int, limits: LimitsConfig
 ) -> int:
-    """How much changed away from `allowed` (H, W) in a photo whose manifest `row` says that it kept its own data.
+    """How much changed away from `allowed` (H, W) in a photo that kept its own data, before and after.
 
-    Blocks of coefficients of a JPEG, else px with their alpha; all where a file, before or after, cannot be read.
-    `pictures`: the two decoded, where they are at hand.
+    Blocks of coefficients of a JPEG, else px with their alpha; all where a JPEG's cannot be read.
     """
-    try:
-        if row["format"] == "JPEG":
-            return changed_blocks_apart(*files, exact.as_stored(allowed, row["orientation"]), limits)
-        before, after = pictures or [decode_apart(file, limits) for file in files]
-    except ImageProblem:
-        return allowed.size
+    before, after = pictures
+    if before.format == "JPEG":
+        try:
+            return changed_blocks_apart(*files, exact.as_stored(allowed, orientation), limits)
+        except ImageProblem:
+            return allowed.size
     fewer_bits = Note.EIGHT_BITS in before.notes and Note.EIGHT_BITS not in after.notes
     same_size = before.rgb.shape == after.rgb.shape == (*allowed.shape, 3)
     return changed_px(before, after, ~allowed) if same_size and not fewer_bits else allowed.size
@@ -318,71 +299,3 @@ def _blocks(values: NDArray[np.uint8] | Mask) -> NDArray[np.float32]:
     rows, columns = (length // _BLOCK for length in values.shape[:2])
     cut = values[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK, *values.shape[2:])
     return np.asarray(cut.mean(axis=(1, 3), dtype=np.float32))
-
-
-# ---- a whole release beside its originals ---------------------------------------------------------------------
-
-_LIMITS = LimitsConfig(image_mpx=400.0, image_seconds=120.0)
-_SINCE = 3
-"""The schema version from which a manifest says of each photo whether it kept its own data."""
-
-
-def compare_with_originals(release: str, originals: str, options: StorageOptions) -> tuple[Counter[str], str]:
-    """Compare every released photo with its original, file by file: what lies away from every region must be as it was.
-
-    It needs no workspace, and works where keys were kept. A method may paint past the box that a manifest has, so a
-    box's own size around it is not looked at. Photos that were encoded anew are counted.
-    Returns how many are the `same` outside their regions, `changed` there, or `reencoded`, and the key of the first
-    that changed. Raises VerificationError where the two do not belong together, DatasetError and StorageError.
-    """
-    storage = open_storage(release, options)
-    note = parsed(RunNote, storage.read(RUN_NOTE), RUN_NOTE)
-    if note.schema_version < _SINCE:
-        raise VerificationError(
-            f"the release is of schema version {note.schema_version}, whose manifest does not say which photos kept "
-            f"their own data; releases from version {_SINCE} on can be compared with their originals"
-        )
-    if note.rekeyed:
-        raise VerificationError("the release has new keys, so only its audit can say which original a photo is of")
-    before = open_dataset(originals, options=options)
-    after = _samples(open_dataset(join_uri(release, DATA.rstrip("/")), format=before.format, options=options))
-    found, first = Counter[str](), ""
-    for shard in before.shards():
-        try:
-            data = storage.read(manifest_path(shard.shard_id))
-        except NotFound:
-            raise VerificationError(f"the release has no shard {shard.shard_id}, the originals have") from None
-        schema, manifest = manifest_of(note), f"the manifest of {shard.shard_id}"
-        rows = {row["key"]: row for row in rows_of(data, schema, manifest, later="review")}
-        for original in before.read(shard):
-            row = rows.get(original.key)
-            if row is None:
-                raise VerificationError(f"the manifest of {shard.shard_id} has no row for {original.key!r}")
-            if row["path"] is None:
-                continue
-            released = next(after, None)
-            if released is None or released.key != original.key:
-                raise VerificationError(f"the release does not have {original.key!r} where the originals have it")
-            if row["outside"] != EXACT:
-                found["reencoded"] += 1
-            elif _is_same(original.image or b"", released.image or b"", row):
-                found["same"] += 1
-            else:
-                found["changed"] += 1
-                first = first or original.key
-    return found, first
-
-
-def _samples(dataset: Dataset) -> Iterator[Sample]:
-    for shard in dataset.shards():
-        yield from dataset.read(shard)
-
-
-def _is_same(before: bytes, after: bytes, row: dict[str, Any]) -> bool:
-    """Whether a photo is as it was, away from the regions of its manifest row."""
-    allowed = np.zeros((row["height"], row["width"]), bool)
-    for region in row["faces"]:
-        size, box, face = (row["height"], row["width"]), np.array(region["box"]), region.get("kind") is None
-        # A rounded box may be half a px smaller than what was painted.
-        allowed |= may_change(size, box if face else box + np.array((-1, -1, 1, 1)), rounded=face, whole=not face)
-    return changed_in_exact((before, after), allowed, row, _LIMITS) == 0

@@ -323,8 +323,8 @@ class _LeakScan:
             before = before if self.config.outside == "exact" else before.plain
             changed = images.changed_outside(before, after, allowed, self.config.jpeg_quality)
         else:
-            files = original.image or b"", file
-            changed = images.changed_in_exact(files, allowed, row, self.config.limits, (before, after))
+            files, pictures = (original.image or b"", file), (before, after)
+            changed = images.changed_in_exact(files, pictures, allowed, row["orientation"], self.config.limits)
         self._count(OUTSIDE, here, changed > 0)
         if before.format == "JPEG" or row["outside"] == schemas.EXACT:
             self._count(ODD, here, not _is_ours(file, after.stored) or after.orientation != row["orientation"])

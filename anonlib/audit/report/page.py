@@ -8,16 +8,29 @@ as well, so that a grey print says the same.
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator, Sequence
 from importlib import import_module, resources
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from anonlib.audit.findings import AuditReport
 from anonlib.audit.gate import NAMING
 from anonlib.audit.report import summary
 from anonlib.audit.report.summary import listed, share
-from anonlib.errors import JobError
+from anonlib.config import JobConfig
+from anonlib.errors import ImageProblem, JobError
+from anonlib.faces import align
+from anonlib.media.clip import frames_in
+from anonlib.media.sandbox.process import decode_apart
+from anonlib.workspace.images import JobImages
+from anonlib.workspace.layout import JobStores, open_stores, release_store
+from anonlib.workspace.schemas import CLIP, RELEASED
+from anonlib.workspace.tables import Row
 
 REQUIRED = ("jinja2", "vl_convert", "weasyprint")
 """The optional packages of the report, as modules."""
@@ -55,6 +68,11 @@ _CHART_STYLE = {
 _KEPT = "expression kept"
 """The measure of use that the chart shows: a flat ellipse keeps none of it."""
 
+_ZOOM = 2.4  # sides of the view around an example's face, in the longer side of its box
+_MAX_SHARDS = 8  # read for one draw of examples: a shard may be a gigabyte
+_TILE = 176  # px
+
+Pixels = NDArray[np.uint8]
 Chart = tuple[str, str, str, str]
 """Title, caption, a text that is read out in place of the drawing, and the drawing as SVG."""
 
@@ -153,3 +171,78 @@ def _trade(report: AuditReport) -> Iterator[Chart]:
         # A screen reader gets the chart's text in place of the drawing.
         drawing.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1),
     )
+
+
+# ---- examples: released faces, drawn at random; no original is opened for them -----------------------------------
+
+
+def draw_examples(job: JobConfig, format: str, *, faces: int = 12, seed: int = 0) -> list[tuple[bytes, str]]:
+    """Up to `faces` of a finished release as JPEG squares with captions, the same for the same seed.
+
+    `format` is the dataset's.
+    """
+    drawn = draw(open_stores(job), faces, seed)
+    images = JobImages(job, format).released([row for row, _ in drawn])
+    views = [(_view(job, images.get(row["output_sha256"]), row, face), _caption(face)) for row, face in drawn]
+    return [(_jpeg(view), caption) for view, caption in views if view is not None]
+
+
+def draw(stores: JobStores, faces: int, seed: int) -> list[tuple[Row, Row]]:
+    """Released faces of at most 8 shards, in the order of the dataset: their image's row and their own in the manifest.
+
+    Shards are drawn by the number of their faces; up to 8 shards, every face has the same chance.
+    """
+    release, generator = release_store(stores), np.random.default_rng(seed)
+    counts = {str(marker["shard"]): int(marker["faces"]) for marker in release.markers(release.run()["shards"])}
+    shards = [shard for shard, count in counts.items() if count]
+    if len(shards) > _MAX_SHARDS:
+        weight = np.array([counts[shard] for shard in shards], float)
+        numbers = generator.choice(len(shards), _MAX_SHARDS, replace=False, p=weight / weight.sum())
+        shards = [shards[number] for number in sorted(numbers)]
+    rows = (row for shard in shards for row in release.manifest(shard).to_pylist() if row["status"] == RELEASED)
+    candidates = [(row, face) for row in rows for face in row["faces"] if face.get("kind") is None]
+    numbers = generator.permutation(len(candidates))[:faces]
+    return [candidates[number] for number in sorted(numbers)]
+
+
+def _caption(face: Row) -> str:
+    """The method, its k, and the fallback where that is another method, of a face's row in the manifest."""
+    method, k, fallback = (face[name] for name in ("method", "k", "fallback"))
+    return ", ".join(filter(None, (method, f"k = {k}" if k else "", fallback if fallback != method else "")))
+
+
+def _jpeg(view: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(view).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def _view(job: JobConfig, data: bytes | None, row: Row, face: Row) -> Pixels | None:
+    """A square around the face in its image, or in the frame of its clip that its box is of; None without an image."""
+    limits, box, first = job.limits, face["box"], face["first"]
+    try:
+        if not data or (row["media"] == CLIP and first is None):
+            return None
+        if row["media"] == CLIP:
+            frame = first + int(np.abs(np.reshape(face["boxes"], (-1, 4)) - box).sum(axis=1).argmin())
+            rgb = next(shown.rgb for shown in frames_in(data, limits) if shown.index == frame)
+        else:
+            rgb = decode_apart(data, limits).rgb
+    except (ImageProblem, StopIteration):
+        return None
+    return square_view(rgb, box)
+
+
+def square_view(rgb: Pixels, box: Sequence[float]) -> Pixels:
+    """A square (176, 176, 3), 2.4 times the longer side of a box (x0, y0, x1, y1; px), of an image (H, W, 3).
+
+    It is made smaller or moved to lie in the photo; what is still outside is white.
+    """
+    x0, y0, x1, y1 = box
+    longer, sides = max(x1 - x0, y1 - y0, 1.0), np.array([rgb.shape[1], rgb.shape[0]], np.float32)
+    side = min(_ZOOM * longer, max(longer, float(sides.min())))
+    centre = np.clip(np.array([x0 + x1, y0 + y1]) / 2, side / 2, sides - side / 2)
+    centre = np.where(side >= sides, sides / 2, centre)
+    matrix = align.square(np.asarray(centre, np.float32), side, 0.0, _TILE)
+    inside = align.crop(np.full_like(rgb, 255), matrix, _TILE)
+    return np.where(inside > 127, align.crop(rgb, matrix, _TILE), np.uint8(255)).astype(np.uint8)

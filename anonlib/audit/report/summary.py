@@ -32,7 +32,6 @@ ON_PICTURES = {
         "a released photo is looked up among clear photos of half the people",
     ),
     "averaging": (SINGLING_OUT, "averaged look-up", _AVERAGED),
-    "context": (SINGLING_OUT, "context look-up", "the face is hidden, and hair, clothes and place are looked up"),
     "parrot": (LINKABILITY, "look-up among released", "a released photo is looked up among released photos"),
     "trained, both released": (LINKABILITY, "trained look-up among released", f"{_TRAINED} released photos"),
     "linkage": (LINKABILITY, "comparison of pairs", "two released photos: are they of one person?"),
@@ -54,7 +53,6 @@ TARGETS = {
     "TAR": "accepted as the same person",
     "found at FPIR 0.01": "found, where 1 % of the people who are not enrolled are taken for one who is",
     "AUC": "a pair of one person is more alike than a pair of two",
-    "rank-1 within the class": "the right person comes first, among those of the class alone",
     "accepted by portraits": "accepted as a person whose portrait was averaged into the face",
     "accepted by other photos": "accepted as a person who was averaged into the face, by another photo",
 }

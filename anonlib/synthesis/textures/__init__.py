@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class TextureEntry(NamedTuple):
-    """`decoder`: `module:class` of what decodes it, empty: it is averaged from portraits. `fixed`: it is the file that
-    ships and no other, since a release is checked against it."""
+    """`decoder`: `module:class` of what decodes it, empty: it is averaged from portraits. `has_faces`: its bank has
+    faces that are shown as they are, and a release is checked against them."""
 
     decoder: str = ""
-    fixed: bool = False
+    has_faces: bool = False
 
     def load(self) -> type[FaceDecoder]:
         """The class that decodes this texture."""
@@ -28,6 +28,6 @@ class TextureEntry(NamedTuple):
 
 TEXTURES = {
     "average": TextureEntry(),
-    "gallery": TextureEntry("anonlib.synthesis.textures.gallery:Gallery", fixed=True),
+    "gallery": TextureEntry("anonlib.synthesis.textures.gallery:Gallery", has_faces=True),
     "ksame-net": TextureEntry("anonlib.synthesis.textures.ksame_net:NetworkDecoder"),
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import resources
@@ -20,7 +19,6 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from anonlib.errors import ModelUnusable
 from anonlib.privacy.classes import Stratum, stratum_of
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import DecoderNotes, FaceTexture, Floats, IdentityDraw, Pixels, PublicFaces
@@ -91,19 +89,13 @@ class Gallery:
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> Self:
         """See FaceDecoder; nothing is computed on a device."""
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                notes = json.loads(file[_FIRST].tobytes())
-                version = notes.pop("version")
-                if version != VERSION:
-                    raise ModelUnusable(f"the gallery is of version {version}, this anonlib reads {VERSION}")
-                about = DecoderNotes(**notes)
-                centre, vectors, female, age, tone, happy, shapes = (
-                    file[name].astype(np.float32) for name in ("centre", "vectors", *_LOOKS, "shapes")
-                )
-                joined, bounds = file["pictures"].tobytes(), np.cumsum([0, *file["sizes"].tolist()]).tolist()
-        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise ModelUnusable("the gallery is damaged or no gallery at all") from error
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            notes = json.loads(file[_FIRST].tobytes())
+            about = DecoderNotes(**{name: value for name, value in notes.items() if name != "version"})
+            centre, vectors, female, age, tone, happy, shapes = (
+                file[name].astype(np.float32) for name in ("centre", "vectors", *_LOOKS, "shapes")
+            )
+            joined, bounds = file["pictures"].tobytes(), np.cumsum([0, *file["sizes"].tolist()]).tolist()
         pictures = tuple(joined[start:stop] for start, stop in pairwise(bounds))
         bank = PublicFaces(normalized(vectors), female, age)
         return cls(about, centre, bank, tone, happy, shapes, pictures, hashlib.sha256(data).hexdigest())

@@ -15,7 +15,6 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from anonlib.errors import ModelUnusable
 from anonlib.privacy.classes import Stratum
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis import base
@@ -108,8 +107,6 @@ class NetworkDecoder(Network):
     @classmethod
     def from_bytes(cls, data: bytes, device: str = "cpu") -> NetworkDecoder:
         """See FaceDecoder."""
-        about, (centre, eyes, vectors, female, age), shape, outputs = read_network(data, _STORED, "export")
-        if outputs != (DETAIL, SHAPE) or shape != (len(centre) + len(LOOKS),):
-            raise ModelUnusable("the network is no ksame-net")
+        about, (centre, eyes, vectors, female, age) = read_network(data, _STORED)
         bank = PublicFaces(normalized(vectors), female, age)
         return cls(about=about, centre=centre, data=data, device=device, bank=bank, eyes=float(eyes))

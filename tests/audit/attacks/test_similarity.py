@@ -64,6 +64,5 @@ def test_pairs_are_counted_by_person_in_the_bin_of_their_cosine_and_never_with_t
     assert found[:, :BINS].sum(axis=1).tolist() == [6, 2, 12, 0]
     assert found[:, BINS:].sum(axis=1).tolist() == [21, 16, 24, 9]
     assert found[:, BINS - 1].sum() == 0
-    gallery = np.array([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]], np.float32)
-    found = pair_scores(np.array([[1.0, 0.0]], np.float32), of(0), gallery, of(0, 1, 2))
+    found = pair_scores(np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]], np.float32), of(0, 0, 1, 2))
     assert np.flatnonzero(found[0]).tolist() == [BINS - 1, BINS, BINS + int(0.8 * BINS)]

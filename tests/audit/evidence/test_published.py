@@ -5,28 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 from anonlib.audit.evidence.published import by_truth, read_published
-from anonlib.cli import app
 from anonlib.config import JobConfig
 from anonlib.errors import JobError
 from anonlib.job import Job
 from tests.support.evidence import evidence, published
-from tests.support.runs import Run, contents, manifest, run_job
+from tests.support.runs import Run, manifest, run_job
 
 
 @pytest.fixture(scope="module")
 def unlabelled(people_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished job that was told nobody's name."""
     return run_job(people_tars, tmp_path_factory.mktemp("unlabelled"), input={"uri": str(people_tars)})
-
-
-def audited(run: Run, *options: str) -> Result:
-    path = run.output.parent / "job.yaml"
-    path.write_text(run.config.to_yaml())
-    return CliRunner().invoke(app, ["audit", str(path), *options])
 
 
 def test_every_released_face_has_its_row_its_name_and_its_class(copied: JobConfig, finished: Run) -> None:
@@ -70,15 +61,3 @@ def test_people_of_the_evidence_are_those_of_the_labels() -> None:
     told = by_truth(whole, said)
     assert told.labelled and told.names.tolist() == said.names
     assert (told.subjects == evidence().subjects).all()
-
-
-def test_one_attack_alone_is_printed_and_writes_nothing_into_the_release(unlabelled: Run) -> None:
-    before = contents(unlabelled.output)
-    done = audited(unlabelled, "--only", "guess", "--only", "intersect", "--truth-field", "person")
-    assert done.exit_code in (0, 4), done.output
-    assert "right guess" in done.stdout and "people named by their classes" in done.stdout
-    assert "certificate" not in done.stdout
-    assert ("FAILED" in done.stdout) == (done.exit_code == 4)
-    assert contents(unlabelled.output) == before
-    done = audited(unlabelled, "--only", "guesses")
-    assert done.exit_code == 2 and "guesses is none of certificate" in " ".join(done.output.split())

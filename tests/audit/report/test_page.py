@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 import sys
@@ -9,13 +10,15 @@ from typing import Any
 
 import jsonschema
 import pytest
+from PIL import Image
 
 from anonlib.audit.findings import AuditReport, GateLine, LeakCheck
-from anonlib.audit.report.page import COLOURS, REQUIRED, rendered, write_html, write_pdf
+from anonlib.audit.report.page import COLOURS, REQUIRED, draw_examples, rendered, write_html, write_pdf
 from anonlib.audit.report.summary import BASELINES, in_short, risks, what_was_done
 from anonlib.errors import JobError
 from tests.support import findings, photos
 from tests.support.html_text import Page
+from tests.support.runs import Run
 
 EXAMPLE = photos.jpeg(photos.nobody()[:32, :32])
 HOSTILE = """</style><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;{{ 7 * 7 }}"""
@@ -172,3 +175,12 @@ def test_a_report_fits_its_schema_and_a_key_of_another_name_does_not() -> None:
     assert AuditReport.model_validate_json(report.model_dump_json()) == report
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(report.model_dump(mode="json") | {"name of the worst person": "N. N."}, schema)
+
+
+def test_examples_of_the_report_are_drawn_without_the_originals(finished: Run) -> None:
+    elsewhere = finished.config.input.model_copy(update={"uri": "/nowhere/*.tar"})
+    blind = finished.config.model_copy(update={"input": elsewhere})
+    examples, repeated, other = (draw_examples(blind, "webdataset", faces=5, seed=seed) for seed in (1, 1, 2))
+    assert len(examples) == 5 and examples == repeated != other
+    assert all(Image.open(io.BytesIO(jpeg)).size == (176, 176) for jpeg, _ in examples)
+    assert all(caption.startswith(("k-diff, k = ", "fill")) for _, caption in examples)

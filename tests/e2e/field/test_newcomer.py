@@ -48,7 +48,6 @@ def blacked_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[st
         (["--method", "solidd"], "method.name: there is no 'solidd'; did you mean solid?"),
         (["--method", "zzz"], "method.name: there is no 'zzz'; it is one of k-diff, k-same,"),
         (["--texture", "averge"], "method.texture: there is no 'averge'; did you mean average?"),
-        (["--draw", "frsh"], "method.draw: there is no 'frsh'; did you mean fresh?"),
         (["--detector", "scrdf"], "there is no detector 'scrdf'; did you mean scrfd?"),
         (["--method", "dp-vmf"], "dp-vmf needs a value of method.kappa"),
         (["--method", "dp-laplace"], "dp-laplace needs a value of method.epsilon"),
@@ -164,21 +163,18 @@ def test_a_job_that_has_run_is_named_by_its_workspace_alone(
     served: list[Any] = []
     monkeypatch.setattr("anonlib.review.review", lambda config, *_, **__: served.append(config))
     root, named = blacked_out[0], blacked_out[1][places]
-    assert said("sheet", *named)[:2] == (0, f"{root}/workspace/sheet.jpg\n")
     assert "rendered   1 of 1 shards" in said("status", *named)[1]
     assert said("review", *named)[0] == 0 and served[0].input.uri == str(root / "in")
-    assert said("audit", *named, "--only", "guess")[0] == 0
     if len(named) == 4:
         (root / "release").rename(root / "moved")
-        assert said("sheet", *named[:3], str(root / "moved"))[0] == 0
-        assert said("audit", *named[:3], str(root / "moved"), "--only", "guess")[0] == 0
+        assert said("status", *named[:3], str(root / "moved"))[0] == 0
         (root / "moved").rename(root / "release")
 
 
 def test_a_command_without_a_place_or_with_a_wrong_key_is_a_sentence(
     blacked_out: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
-    for verb in ("sheet", "review", "audit", "purge"):
+    for verb in ("review", "audit", "purge"):
         assert "name a job file, or the workspace by --workspace" in said(verb)[2]
         assert "keeps no job; name the job file" in said(verb, "--workspace", str(tmp_path / "w"))[2]
     assert "nothing has run here" in said("status", "--workspace", str(tmp_path / "w"))[1]
@@ -189,23 +185,8 @@ def test_a_command_without_a_place_or_with_a_wrong_key_is_a_sentence(
     assert "not by the one that was given" in said("verify", str(blacked_out[0] / "release"), "--key", "0" * 64)[2]
 
 
-def test_verify_against_originals_counts_photos_and_names_the_first_that_changed(
-    blacked_out: tuple[Path, list[str]], tmp_path: Path
-) -> None:
-    release = str(blacked_out[0] / "release")
-    code, out, _ = said("verify", release, "--against", str(blacked_out[0] / "in"))
-    assert code == 0
-    assert "originals  1 photos are the same outside their regions, 0 were encoded anew, 0 changed" in out
-    other = photos.astronaut()
-    other[:32, :32] = 255 - other[:32, :32]
-    (tmp_path / "a.jpg").write_bytes(photos.jpeg(other))
-    code, out, stderr = said("verify", release, "--against", str(tmp_path))
-    assert code == 1 and "0 were encoded anew, 1 changed" in out
-    assert "not as it says: 'a.jpg' is not as its original outside its regions (1 photos)" in stderr
-
-
 def test_help_shows_a_commands_own_flags_and_the_jobs_on_request() -> None:
-    for verb, own in (("status", "--print-config"), ("sheet", "--faces"), ("purge", "--force"), ("run", "--method")):
+    for verb, own in (("status", "--print-config"), ("purge", "--force"), ("run", "--method")):
         _, short, _ = said(verb, "--help")
         _, long, _ = said(verb, "--help-job")
         assert own in short and "--workspace" in short and "--help-job" in short
