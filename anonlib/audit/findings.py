@@ -28,7 +28,7 @@ class Figure(Finding):
 
 
 class Attack(Finding):
-    """One attack by one recognizer, or by an attacker trained here, which counts its `target`: rank-1, TAR or AUC.
+    """One attack by one recognizer, or by an attacker trained here, which counts its `target`, rank-1 or TAR.
 
     `held_out`: the method never used this recognizer. `baselines`: the same attack on other versions of the photos, by
     name. Paired by photo, `identity`: the release minus one-face, of faces that were replaced; `context`: one-face

@@ -18,8 +18,8 @@ from anonlib.config import PolicyConfig
 
 TARGETS = ("rank-1", "TAR")
 NAMING = ("naive", "trained", "trained, person's photos together", "inversion", "averaging")
-"""Attacks that name people from clear photos. Parrot and linkage compare released photos with each other: that one
-person keeps one face is what a release is for, so they are reported and not judged."""
+"""Attacks that name people from clear photos. Parrot compares released photos with each other: that one person
+keeps one face is what a release is for, so it is reported and not judged."""
 ONE_PHOTO_EACH = (
     "left out, since no person is known to be in two photos; name who is in a photo by input.subject_field, or by "
     "--truth-field for the audit alone"

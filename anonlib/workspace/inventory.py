@@ -74,16 +74,6 @@ def _commits(job: JobConfig, pinned: JobConfig) -> dict[str, str]:
     return {uri: parse_uri(at_commit)[0] for uri, at_commit in places if uri != at_commit}
 
 
-def read_inventory(stores: JobStores) -> list[Shard]:
-    """The job's shards in order; raises JobError without a list, and for another layout."""
-    read_note(stores.workspace)
-    try:
-        rows = tables.from_bytes(stores.workspace.read(INVENTORY)).to_pylist()
-    except NotFound:
-        raise JobError(f"the workspace {stores.workspace.uri} has no inventory; is this the job's own?") from None
-    return [Shard(**(row | {"files": tuple(row["files"] or ())})) for row in rows]
-
-
 def check_inventory(job: JobConfig, stores: JobStores, shards: Sequence[Shard]) -> str:
     """The digest of the list; raises JobError if the workspace was made for another one. Writes nothing."""
     digest = sha256(_table(shards))

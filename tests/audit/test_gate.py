@@ -36,8 +36,7 @@ def failed(policy: PolicyConfig = PolicyConfig(), **changes: Any) -> list[GateLi
 def test_a_harmless_release_passes() -> None:
     loud = figure(0.9, 0.8, 1.0)
     # Photos that are alike among themselves are not judged.
-    others = [attack("parrot", loud), attack("linkage", loud, "AUC")]
-    assert not failed(leaks=[LeakCheck(name="GPS", checked=10, found=0)], attacks=[*HARMLESS, *others])
+    assert not failed(leaks=[LeakCheck(name="GPS", checked=10, found=0)], attacks=[*HARMLESS, attack("parrot", loud)])
 
 
 @pytest.mark.parametrize("name", NAMING)

@@ -24,7 +24,6 @@ _ATTACKS: dict[str, tuple[tuple[str, float, tuple[float, ...]], ...]] = {
     "inversion": (("rank-1", 1 / PEOPLE, (0.014, 0.938, 0.761, 0.402, 0.010)),),
     "averaging": (("rank-1", 1 / PEOPLE, (0.021, 0.981, 0.533, 0.287, 0.014)),),
     "parrot": (("rank-1", 1 / PEOPLE, (0.187, 0.942, 0.731, 0.540, 0.031)),),
-    "linkage": (("AUC", 0.5, (0.861, 0.998, 0.972, 0.934, 0.612)),),
     "donors": (("TAR", 0.001, (0.006, 0.001, 0.001, 0.001, 0.001)),),
 }
 _GROUPS: dict[str, dict[str, float]] = {

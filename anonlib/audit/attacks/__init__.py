@@ -1,1 +1,1 @@
-"""What an attacker gets out of a release: identification, verification, linkage, and what its records give away."""
+"""What an attacker gets out of a release: identification, verification, and what its records give away."""

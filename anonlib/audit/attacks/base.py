@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonlib.audit.attacks import similarity
-from anonlib.audit.attacks.similarity import BINS, FAR, Score, Scores, Vectors, auc
+from anonlib.audit.attacks.similarity import FAR, Score, Scores, Vectors
 from anonlib.audit.attacks.trails import Trail, trails_of
 from anonlib.audit.evidence.evidence import CLEAR, HIDDEN, ONE_FACE, RELEASED, Evidence
 from anonlib.audit.evidence.published import Published
 from anonlib.audit.findings import Attack, Disclosure, Figure
-from anonlib.audit.statistics import FEWEST, Numbers, Shares, Statistic, difference, figure_of_sums, rate, worst
+from anonlib.audit.statistics import FEWEST, Numbers, Shares, difference, rate, worst
 from anonlib.faces.embed import THRESHOLDS
 
 ENOUGH_IMPOSTORS = 10_000
@@ -35,7 +35,6 @@ BEYOND = {"identity": (RELEASED, ONE_FACE), "context": (ONE_FACE, HIDDEN)}
 _RIDGE = 1e-3
 
 Looks = Mapping[str, Shares]
-Counts = NDArray[np.float32]
 Part = tuple[str, str, NDArray[np.bool_]]
 
 
@@ -107,24 +106,6 @@ class Probes:
             if look in values and other in values:
                 more[channel] = difference(of_faces[look], of_faces[other], who, seed=self.seed)
         return self._attack(name, target, figures, **more)
-
-    def pair_attack(self, name: str, scores: Mapping[str, Counts], note: str = "") -> Attack:
-        """The AUC of pairs, by people; `scores` by look, as of `pair_scores`."""
-
-        def figure(counts: Counts, statistic: Statistic, chance: float | None = None) -> Figure:
-            count = int(counts[:, :BINS].sum())
-            return figure_of_sums(counts, None, statistic, count=count, chance=chance, seed=self.seed)
-
-        def apart(sums: Shares) -> Shares:
-            return auc(sums[:, : 2 * BINS]) - auc(sums[:, 2 * BINS :])
-
-        figures = {look: figure(counts, auc, 0.5) for look, counts in scores.items()}
-        channels = {
-            channel: figure(np.concatenate([scores[look], scores[other]], axis=1), apart)
-            for channel, (look, other) in BEYOND.items()
-            if look in scores and other in scores
-        }
-        return self._attack(name, "AUC", figures, note=note, **channels)
 
     def _attack(self, name: str, target: str, figures: dict[str, Figure], **more: Any) -> Attack:
         judge: dict[str, Any] = {"recognizer": self.recognizer, "held_out": self.held_out}

@@ -1,8 +1,7 @@
-"""Attacks that compare photos: look-ups by a ready-made recognizer, linkage, and donors of a surrogate.
+"""Attacks that compare photos: look-ups by a ready-made recognizer, and donors of a surrogate.
 
 Naive (an anonymized photo against clear ones) and parrot (against photos anonymized the same way) are those of Newton
-et al. 2005 (k-Same, IEEE TKDE 17(2)). An open set is that of ISO/IEC 19795-1. Linkage asks of two photos whether they
-show one person: the area under the ROC curve over pairs is .5 where they cannot be linked, 1 where all can.
+et al. 2005 (k-Same, IEEE TKDE 17(2)). An open set is that of ISO/IEC 19795-1.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from anonlib.audit.attacks import similarity
 from anonlib.audit.attacks.base import Attacker, Material
-from anonlib.audit.attacks.similarity import FAR, Score, accepted_at, dot, found_within, pair_scores
+from anonlib.audit.attacks.similarity import FAR, Score, accepted_at, dot, found_within
 from anonlib.audit.evidence.evidence import CLEAR
 from anonlib.audit.findings import Attack
 
@@ -74,14 +73,6 @@ def open_set(material: Material) -> Iterator[Attack]:
         yield attacker.attack("open set", f"found at FPIR {FPIR:g}", hits, FPIR / int(enrolled.sum()))
 
 
-def linkage(material: Material) -> Iterator[Attack]:
-    """Two photos of one release: the AUC over all pairs."""
-    for attacker in material.attackers:
-        subjects = attacker.evidence.subjects
-        scores = {look: pair_scores(vectors, subjects) for look, vectors in attacker.vectors.items()}
-        yield attacker.pair_attack("linkage", scores)
-
-
 def donors(material: Material) -> Iterator[Attack]:
     """Whether donors are accepted, by the photo that was averaged or by another one; the latter is worse."""
     for attacker in material.attackers:
@@ -108,7 +99,7 @@ def _identified(attacker: Attacker, name: str, scores: dict[str, Score]) -> Atta
 
 
 ON_PICTURES: dict[str, Callable[[Material], Iterable[Attack]]] = {
-    attack.__name__.replace("_", " "): attack for attack in (naive, parrot, averaging, open_set, linkage, donors)
+    attack.__name__.replace("_", " "): attack for attack in (naive, parrot, averaging, open_set, donors)
 }
 """Attacks that compare photos, and read none of the release's records."""
 

@@ -1,4 +1,4 @@
-"""Statistics of cosines: the most similar photo, pairs above a threshold, and how well pairs separate.
+"""Statistics of cosines: the most similar photo, and who is accepted.
 
 Vectors are unit rows, so a product is a cosine. Nothing here reads a file.
 """
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from anonlib.audit.statistics import Numbers, Shares
 
 FAR = 1e-3
-BINS = 1000
-"""Equal steps of cosine in which pairs are counted; pairs within one step are a tie."""
 _ROWS = 1024
 
 Vectors = NDArray[np.float32]
@@ -88,29 +86,3 @@ def nearest_donor(
             best = similarity.max(axis=1).astype(np.float64)
             nearest[rows] = np.where(np.isfinite(best), best, np.nan)
     return nearest
-
-
-def pair_scores(photos: Vectors, who: Numbers) -> NDArray[np.float32]:
-    """Every photo (n, d) with every other. (people, 2 BINS): counts of the cosines of each person's photos to photos of
-    that person, then to others', the people in order."""
-    people, person = np.unique(who, return_inverse=True)
-    counts = np.zeros((2, len(people) * BINS), np.float32)
-    for start in range(0, len(photos), _ROWS):
-        block = slice(start, start + _ROWS)
-        # A cell is a person and a step of cosine, so that one bincount counts all people at once.
-        step = np.clip((photos[block] @ photos.T + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
-        cell, same = person[block, None] * BINS + step, who[block, None] == who[None, :]
-        counted = np.ones(cell.shape, bool)
-        counted[np.arange(len(counted)), np.arange(start, start + len(counted))] = False
-        counts[0] += np.bincount(cell[same & counted], minlength=counts.shape[1])
-        counts[1] += np.bincount(cell[~same & counted], minlength=counts.shape[1])
-    return np.concatenate(counts.reshape(2, len(people), BINS), axis=1)
-
-
-def auc(sums: Shares) -> Shares:
-    """(r,) The chance that a genuine pair is more alike than an impostor's, ties counted half: the area under the ROC
-    curve (Hanley and McNeil 1982). `sums` (r, 2 BINS): counts of genuine pairs, then of impostors."""
-    genuine, impostor = sums[:, :BINS], sums[:, BINS:]
-    below = np.cumsum(impostor, axis=1) - impostor / 2
-    with np.errstate(invalid="ignore"):
-        return np.asarray((genuine * below).sum(axis=1) / (genuine.sum(axis=1) * impostor.sum(axis=1)), np.float64)

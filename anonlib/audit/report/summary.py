@@ -34,7 +34,6 @@ ON_PICTURES = {
     "averaging": (SINGLING_OUT, "averaged look-up", _AVERAGED),
     "parrot": (LINKABILITY, "look-up among released", "a released photo is looked up among released photos"),
     "trained, both released": (LINKABILITY, "trained look-up among released", f"{_TRAINED} released photos"),
-    "linkage": (LINKABILITY, "comparison of pairs", "two released photos: are they of one person?"),
     "donors": (INFERENCE, "comparison with donors", "a released face is compared with the people it was made from"),
 }
 """Attacks by name: the risk, a title for a lay reader, and a clause that says what the attacker does."""
@@ -52,12 +51,11 @@ TARGETS = {
     "rank-1": "the right person comes first",
     "TAR": "accepted as the same person",
     "found at FPIR 0.01": "found, where 1 % of the people who are not enrolled are taken for one who is",
-    "AUC": "a pair of one person is more alike than a pair of two",
     "accepted by portraits": "accepted as a person whose portrait was averaged into the face",
     "accepted by other photos": "accepted as a person who was averaged into the face, by another photo",
 }
 BASELINES = ("clear", "blur", "pixelate", "solid", "one-face", "one-face-all")
-_TARGET_ORDER = ("rank-1", "TAR", "AUC")
+_TARGET_ORDER = ("rank-1", "TAR")
 
 
 def meaning(name: str) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Look-ups give chance where there is nothing to find, and 1 where everything is; linkage gives .5 and 1."""
+"""Look-ups give chance where there is nothing to find, and 1 where everything is."""
 
 from __future__ import annotations
 
@@ -59,7 +59,6 @@ def test_a_release_of_noise_gives_chance() -> None:
         assert chance is not None and low <= chance <= high, name
     assert held(found["naive, TAR"].released)[0] < 0.02
     assert held(found["open set, found at FPIR 0.01"].released)[0] < 0.05
-    assert 0.4 < held(found["linkage, AUC"].released)[0] < 0.6
 
 
 def test_faces_that_all_look_alike_are_guessed_and_exceed_nothing() -> None:
@@ -74,9 +73,6 @@ def test_a_pseudonym_for_each_person_hides_the_name_but_links_the_photos() -> No
     found = released(WORN)
     assert held(found["naive, rank-1"].released)[2] < 0.1
     assert held(found["parrot, rank-1"].released)[0] > 0.99
-    linked = found["linkage, AUC"]
-    assert held(linked.released)[0] > 0.99 and held(linked.identity)[1] > 0.45
-    assert linked.baselines["solid"].value == pytest.approx(0.5)
 
 
 def test_averaging_leaves_out_the_photo_whose_original_is_the_gallery() -> None:
@@ -125,7 +121,7 @@ def test_the_worst_person_class_and_group_are_worse_than_the_mean() -> None:
 
 def test_without_a_second_photo_of_anyone_nothing_is_claimed() -> None:
     alone = every(evidence(subjects=np.arange(300), people=np.arange(300), names=np.arange(300).astype(str)))
-    for name in ("naive, rank-1", "naive, TAR", "parrot, rank-1", "averaging, rank-1", "linkage, AUC"):
+    for name in ("naive, rank-1", "naive, TAR", "parrot, rank-1", "averaging, rank-1"):
         assert (alone[name].released.value, alone[name].released.count) == (None, 0)
 
 

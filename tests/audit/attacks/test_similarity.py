@@ -1,29 +1,13 @@
-"""Identification, verification and pairs give the numbers that a person would count by hand."""
+"""Identification and verification give the numbers that a person would count by hand."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from anonlib.audit.attacks.similarity import (
-    BINS,
-    auc,
-    dot,
-    found_within,
-    pair_scores,
-    places,
-    threshold_at_far,
-)
+from anonlib.audit.attacks.similarity import dot, found_within, places, threshold_at_far
 from tests.support.evidence import units
-
-LEVELS = st.lists(st.integers(0, 5), min_size=1, max_size=8)
-
-
-def of(*numbers: int) -> NDArray[np.int64]:
-    return np.array(numbers, np.int64)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 9))
@@ -47,22 +31,3 @@ def test_the_threshold_is_the_least_that_keeps_the_far(values: list[float], far:
     assert (impostors >= threshold).mean() <= far + 1e-9
     below = impostors[impostors < threshold]
     assert not len(below) or (impostors >= below.max()).mean() > far
-
-
-def counts(genuine: list[int], impostor: list[int]) -> np.ndarray:
-    return np.concatenate([np.bincount(values, minlength=BINS) for values in (genuine, impostor)])[None].astype(float)
-
-
-@given(LEVELS, LEVELS)
-def test_auc_is_the_share_of_pairs_won_and_half_the_ties(genuine: list[int], impostor: list[int]) -> None:
-    wins = [(a > b) + 0.5 * (a == b) for a in genuine for b in impostor]
-    assert auc(counts(genuine, impostor))[0] == pytest.approx(np.mean(wins))
-
-
-def test_pairs_are_counted_by_person_in_the_bin_of_their_cosine_and_never_with_themselves() -> None:
-    found = pair_scores(units(10, 1), np.array([3, 3, 3, 5, 5, 8, 8, 8, 8, 9]))
-    assert found[:, :BINS].sum(axis=1).tolist() == [6, 2, 12, 0]
-    assert found[:, BINS:].sum(axis=1).tolist() == [21, 16, 24, 9]
-    assert found[:, BINS - 1].sum() == 0
-    found = pair_scores(np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]], np.float32), of(0, 0, 1, 2))
-    assert np.flatnonzero(found[0]).tolist() == [BINS - 1, BINS, BINS + int(0.8 * BINS)]
