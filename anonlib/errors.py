@@ -16,7 +16,6 @@ from typing import Self
 from anonlib.codes import Problem, Reason
 
 EXIT_STOPPED = 1
-EXIT_USAGE = 2
 EXIT_QUARANTINED = 3
 EXIT_AUDIT_FAILED = 4
 EXIT_INTERRUPTED = 130

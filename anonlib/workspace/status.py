@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anonlib.codes import meaning_of
-from anonlib.errors import ConfigError, JobError, NotFound
+from anonlib.errors import EXIT_QUARANTINED, ConfigError, JobError, NotFound
 from anonlib.storage import Storage, open_storage
 from anonlib.verification.certificate import Certificate
 from anonlib.workspace import layout
@@ -51,7 +51,7 @@ class Summary:
 
     @property
     def code(self) -> int:
-        return 0 if self.committed == self.shards and self.quarantined == 0 else 3
+        return 0 if self.committed == self.shards and self.quarantined == 0 else EXIT_QUARANTINED
 
 
 def crowd_of(plan: PlanStore) -> tuple[int, int, int, int] | None:
