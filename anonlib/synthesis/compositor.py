@@ -82,7 +82,7 @@ _LIPS = 1.4  # how far around the lips edges are read that say how blurred a pho
 _SOFT = 0.009  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
-_HAIR = 0.15  # share of hair from which it is shown behind a new face, and nothing from beside the head
+_HAIR = 0.15  # share of hair beside eyes and ears from which it is shown behind a new face
 _GREY_SPREAD, _GREY_SHARE = 16, 0.05
 _WHITE, _LEAST_ROOM, _COLOUR = 5.5, 0.1, 0.12
 """Log: the brightest that a detail makes skin, and what it may brighten it by at least; how far its colour goes."""
@@ -220,6 +220,7 @@ def place(
     distance, thin = furthest(unlike), np.s_[::step, ::step]
     spread = min(SPREAD * float(np.median(distance[thin][inside[thin]])), STRICT) if inside[thin].any() else STRICT
     kept, ground = matte(bared, unlike, spread, inside, cover, pose.scale, step)
+    temples = finer(sampled(_temples(), source_grid), step)
     if extent == "skin":
         # Below the eyes it ends at the outline as the photo would show it.
         seen = filled(vertices[oval, :2], *inside.shape)
@@ -228,7 +229,6 @@ def place(
         outline = np.minimum(1.5 * outline, 1)
         feather = outline + finer(cover.above, step) * (np.maximum(feather, outline) - outline)
         # Beside eyes and ears a head is too narrow to be filled from beside it, so all of the source's face is covered.
-        temples = finer(sampled(_temples(), source_grid), step)
         wide = cv2.dilate(hull, around(BEYOND * pose.scale))
         feather = np.maximum(feather, temples * cv2.GaussianBlur(wide, (0, 0), max(0.6, _SOFT * pose.scale)))
     alpha = feather * (1 - kept) * ramp(reached, (0.4, 0.6))
@@ -238,7 +238,7 @@ def place(
     strap = beard(coarser(unlike, step), coarser(inside.astype(np.float32), step) > 0.5, source_grid, pose.scale / step)
     bearded = finer(strap, step) > 0.5
     face |= bearded
-    bare = bearded | (inside & (kept < _HAIR))
+    bare = bearded | (inside & (kept < 0.5 - (0.5 - _HAIR) * temples))
     ground = outlined(ground, bare, source_vertices[oval, :2], vertices[oval, :2], _pull(), pose.scale)
     left = face & (alpha < _WHOLE)
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
@@ -247,8 +247,9 @@ def place(
     grain = Grain.of(view, skin_there > _SURE, beside, face & (mouth > _SURE))
     read = np.where(covered[..., None], sampled(_rim(), grid), grid) if extent == "skin" else grid
     shade = shade_of(residual)
-    shading = shading_of(residual - tone)[..., None] * shade
-    field = finer(light_out + sampled(tone, read, STEP) + sampled(shading, grid, STEP), step)
+    shading = sampled(shading_of(residual - tone), grid, STEP)
+    smooth = light_out + sampled(tone, read, STEP)
+    field = finer(smooth + below_white(shading, smooth)[..., None] * shade, step)
     whole: tuple[NDArray[Any], ...] = (view, ground, finer(read, step), field, alpha, finer(grid, step), skin_here)
     view, ground, read, field, alpha, grid, skin = (np.asarray(of[:height, :width]) for of in whole)
     part = _box(alpha)
@@ -314,11 +315,16 @@ def lit(detail: Floats, light: Floats, shade: Floats) -> Floats:
     on dark skin would be white or orange stains on bright skin, so brightness nears white without reaching it, and what
     colour differs from skin is bounded."""
     grey = brightness_of(detail)
-    room = np.maximum(_WHITE + _least(-light), _LEAST_ROOM)
-    dark_and_shine = cv2.merge([np.minimum(grey, 0), room * _tanh(np.maximum(grey, 0) / room)])
+    dark_and_shine = cv2.merge([np.minimum(grey, 0), below_white(np.maximum(grey, 0), light)])
     out = light + cv2.transform(dark_and_shine, np.stack([shade, SHADE], axis=1))
     out += np.float32(_COLOUR) * _tanh(cv2.transform(detail, (np.eye(3) - SHADE[:, None] / 3) / _COLOUR))
     return out
+
+
+def below_white(grey: Floats, light: Floats) -> Floats:
+    """Brightness (h, w) to be added to a light (h, w, 3), log, which nears white without reaching it."""
+    room = np.maximum(_WHITE + _least(-light), _LEAST_ROOM)
+    return np.asarray(np.where(grey > 0, room * _tanh(grey / room), grey), np.float32)
 
 
 def _least(values: Floats) -> Floats:

@@ -43,7 +43,9 @@ _REACH, _NO_TONE, _TONES = (6.0, 2.0), 0.05, (1.5, 4.0)
 """Standard deviations, coarse px, of the Gaussians under which a skin's brightness and its colour are taken over (with
 brightness under 2 a recognizer names three times as many people); the weight of no tone; how many spreads off the
 light skin is below the nose, where there may be a beard, and above."""
-_NO_SHADE = 0.4  # log units off the mean shading at which what is seen is hardly shading
+_NO_SHADE, _FURTHEST = 0.4, 2.0
+"""Log units off the mean shading at which what is seen is hardly shading; standard deviations that it is at most off the
+mean along each direction."""
 SHADE = np.array([0.80, 1.03, 1.17], np.float32)
 """How much darker red, green and blue are where skin is darker by 1 log unit: the mean of the gallery's faces."""
 _SHADE_LIMITS, _SHADE_PRIOR, _NO_SKIN = (0.65, 1.35), 50.0, 0.5
@@ -229,6 +231,7 @@ def shading_of(shades: Floats) -> Floats:
     basis = directions[:, region]
     normal = (basis * weight) @ basis.T + np.diag((noise / deviations) ** 2)
     numbers = np.linalg.solve(normal, (basis * weight) @ grey[region]).astype(np.float32)
+    numbers = np.clip(numbers, -_FURTHEST * deviations, _FURTHEST * deviations)
     return np.asarray(mean + np.tensordot(numbers, directions, 1), np.float32)
 
 
