@@ -305,8 +305,7 @@ def _tables(marker: int, header: bytes, huffman: dict[int, bytes]) -> tuple[byte
 
 def _check_scans(marker: int, components: tuple[Component, ...], scans: list[Scan]) -> None:
     """Raises NotExact unless each bit of each coefficient comes once: a later scan hides bits that it overwrites."""
-    level: dict[tuple[int, int], int] = {}
-    names = {part.name for part in components}
+    levels = {part.name: np.full(64, -1) for part in components}  # bits that are still to come, -1 for all
     for scan in scans:
         header, count = scan.header, scan.header[0]
         if len(header) != 4 + 2 * count or not 0 < count <= 4:
@@ -317,14 +316,13 @@ def _check_scans(marker: int, components: tuple[Component, ...], scans: list[Sca
         elif last > 63 or first > last or (first == 0) != (last == 0):
             raise NotExact("a scan has no valid band")
         for name in header[1 : 1 + 2 * count : 2]:
-            if name not in names:
+            if name not in levels:
                 raise NotExact("a scan is of an unknown channel")
-            for term in range(first, last + 1):
-                before = level.get((name, term), 0)
-                if bits >> 4 != before or ((name, term) in level and not before):
-                    raise NotExact("a scan repeats another")
-                level[name, term] = bits & 15
-    if any(level.get((name, term), 1) for name in names for term in range(64)):
+            band = levels[name][first : last + 1]
+            if (np.maximum(band, 0) != bits >> 4).any() or (band == 0).any():
+                raise NotExact("a scan repeats another")
+            band[:] = bits & 15
+    if any(level.any() for level in levels.values()):
         raise NotExact("a channel has no scan, or a scan is missing")  # which viewers make up for in ways of their own
 
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from anonlib.config import LimitsConfig, no_job
 from anonlib.datasets import Sample
+from anonlib.execution.base import current, watching
 from anonlib.media.codec import decode, decoded_bytes
-from anonlib.media.prefetch import chunks_ahead, one_ahead, sample_bytes
+from anonlib.media.prefetch import chunks_ahead, on_threads, one_ahead, sample_bytes
 from anonlib.media.sandbox.process import header_bytes_apart
 from tests.support import bombs, photos
 
@@ -190,3 +191,16 @@ def test_the_next_item_is_made_meanwhile_and_what_making_it_raises_comes_at_its_
     with pytest.raises(ValueError, match="three"):
         next(coming)
     assert list(one_ahead(iter([]))) == []
+
+
+def test_calls_on_threads_run_at_once_in_order_and_on_the_stopwatch_of_their_caller() -> None:
+    together = threading.Barrier(2, timeout=20)
+
+    def work(number: int) -> int:
+        with current().timed("replace"):
+            together.wait()
+        return number
+
+    with watching() as watch:
+        assert list(on_threads(2)(work, range(6))) == [*range(6)]
+    assert watch.parts["replace"] > 0
