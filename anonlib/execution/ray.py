@@ -257,6 +257,8 @@ def start(config: RayConfig) -> Any:
     """Ray, connected or started on loopback, once; raises ConfigError for one without token authentication."""
     # Ray's workers would be at niceness 15, and starve beside any other program.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # The threads of Ray's core come before ours, and each would keep what it frees in a heap of its own: 1 MB a photo.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     # Without the last a question after the end of a job would begin a cluster of its own.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
