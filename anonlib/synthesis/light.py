@@ -44,8 +44,8 @@ _REACH, _NO_TONE, _TONES = (6.0, 2.0), 0.05, (1.5, 4.0)
 brightness under 2 a recognizer names three times as many people); the weight of no tone; how many spreads off the
 light skin is below the nose, where there may be a beard, and above."""
 _NO_SHADE, _FURTHEST = 0.4, 2.0
-"""Log units off the mean shading at which what is seen is hardly shading; standard deviations that it is at most off the
-mean along each direction."""
+"""Log units off the mean shading at which what is seen is hardly shading; standard deviations that it is at most off
+the mean along each direction."""
 SHADE = np.array([0.80, 1.03, 1.17], np.float32)
 """How much darker red, green and blue are where skin is darker by 1 log unit: the mean of the gallery's faces."""
 _SHADE_LIMITS, _SHADE_PRIOR, _NO_SKIN = (0.65, 1.35), 50.0, 0.5
