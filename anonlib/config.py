@@ -181,6 +181,13 @@ class ClipConfig(_Frozen):
         le=40,
         flag="--clip-crf",
     )
+    segment: float | None = _key(
+        "Seconds: a longer clip is worked on in parts of at least that, cut at its key frames and joined without "
+        "another encoding, so that a run that is killed begins a part anew and not the clip.",
+        None,
+        ge=1,
+        flag="--clip-segment",
+    )
 
 
 class SecretConfig(_Frozen):
@@ -469,6 +476,7 @@ class JobConfig(_Frozen):
                 "input": {"uri"},
                 "hide": {"__all__": {"path"}},
                 "limits": set(MACHINE_LIMITS),
+                "clip": set() if self.clip.segment else {"segment"},
             },
         )
         chosen = {part: everything[part] for part in sorted(parts)}

@@ -357,6 +357,7 @@ class Job:
         parts = self.config.digest("detector", "limits", "input", "precision")
         more = [digest_of(self._consent_photos)] if self.config.spare else []
         more += [self.config.digest("hide")] if self.config.hide else []
+        more += [self.config.digest("clip")] if self.config.clip.segment else []
         return _key("scan", listed, parts, json.dumps(models, sort_keys=True), *more, __version__)
 
     @property

@@ -8,7 +8,8 @@ whole clip is known, so gaps are filled afterwards, ends are stretched, and all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -82,6 +83,17 @@ class Track:
         boxes, landmarks, scores = (np.array(columns[name], np.float32) for name in ("boxes", "landmarks", "scores"))
         return cls(columns["first"], boxes.reshape(-1, 4), landmarks.reshape(-1, 5, 2), scores, kind or FACE)
 
+    def is_beside(self, other: Track) -> bool:
+        """Whether both were found in one frame, in places that do not overlap."""
+        start, stop = max(self.first, other.first), min(self.last, other.last) + 1
+        if start >= stop:
+            return False
+        (boxes, sure), (others, more) = (
+            (of.boxes[start - of.first : stop - of.first], of.scores[start - of.first : stop - of.first])
+            for of in (self, other)
+        )
+        return bool(((sure > 0) & (more > 0) & (overlaps(boxes, others) == 0)).any())
+
     def at(self, frame: int) -> Regions:
         """The region in one of its frames."""
         place = slice(frame - self.first, frame - self.first + 1)
@@ -103,6 +115,76 @@ class Track:
         return [self.first + place for place in chosen]
 
 
+class Detections:
+    """The regions of every frame of a clip, packed: 70 bytes each, whatever the clip's length."""
+
+    def __init__(self) -> None:
+        self._ends, self._values, self._kinds = array("q", [0]), array("f"), list[str]()
+
+    def add(self, several: Iterable[Regions]) -> None:
+        """The regions of the next frames."""
+        for regions in several:
+            _pack(self._values, regions.boxes, regions.landmarks, regions.scores)
+            self._kinds += regions.kinds
+            self._ends.append(self._ends[-1] + len(regions))
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it, to be kept."""
+        return {"ends": np.array(self._ends), "values": np.array(self._values), "kinds": np.array(self._kinds, str)}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Those that have these `arrays`."""
+        new = cls()
+        new._ends, new._values = array("q", arrays["ends"]), array("f", arrays["values"])
+        new._kinds = arrays["kinds"].tolist()
+        return new
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[Regions]:
+        values = np.frombuffer(self._values, np.float32)
+        for start, stop in zip(self._ends, self._ends[1:], strict=False):
+            boxes, landmarks, scores = _unpacked(values[_NUMBERS * start : _NUMBERS * stop])
+            yield Regions(boxes, scores, landmarks, tuple(self._kinds[start:stop]))
+
+
+_NUMBERS = 15
+
+
+def _pack(values: array[float], boxes: Floats, landmarks: Floats, scores: Floats) -> None:
+    """Append regions (n, 4), (n, 5, 2), (n,) to packed ones."""
+    rows = np.concatenate([boxes, landmarks.reshape(-1, 10), scores[:, None]], axis=1)
+    values.frombytes(rows.astype(np.float32, copy=False).tobytes())
+
+
+def _unpacked(values: Floats) -> tuple[Floats, Floats, Floats]:
+    rows = values.reshape(-1, _NUMBERS)
+    return rows[:, :4], rows[:, 4:14].reshape(-1, 5, 2), rows[:, 14]
+
+
+class Shots:
+    """Which frames begin a shot, by small pictures (n, h, w, 3) of all that come in order; the last few are held."""
+
+    def __init__(self) -> None:
+        self._last: NDArray[np.uint8] | None = None
+        self._begins = bytearray()
+
+    def add(self, small: NDArray[np.uint8]) -> None:
+        """The next pictures."""
+        before = small[:0] if self._last is None else self._last[-3:]
+        self._last = np.concatenate([before, small])
+        del self._begins[-1:]  # what follows the last frame is known now
+        self._begins += cuts(self._last)[max(len(before) - 1, 0) :].tobytes()
+
+    @property
+    def begins(self) -> NDArray[np.bool_]:
+        """(n,) as `cuts` of all pictures."""
+        return np.frombuffer(self._begins, np.bool_)
+
+
 def cuts(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which frames (n,) begin a shot, by small pictures (n, h, w, 3) of all. A flash begins none: the frames around a
     cut differ two by two."""
@@ -117,7 +199,7 @@ def cuts(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return begins
 
 
-def link(found: Sequence[Regions], begins: NDArray[np.bool_], rate: float, score: float) -> list[Track]:
+def link(found: Iterable[Regions], begins: NDArray[np.bool_], rate: float, score: float) -> list[Track]:
     """The tracks of a clip, in the order of their first frames; filled, and stretched within their shots.
 
     `found`: the regions of each frame, of a score of at least WEAK * `score`; `begins` (n,): the frames that begin a
@@ -142,41 +224,42 @@ def link(found: Sequence[Regions], begins: NDArray[np.bool_], rate: float, score
             track.add(frame, regions, row)
         linked += started
         active += started
-    kept = [track for track in linked if max(track.scores) >= score or len(track.frames) >= PERSISTS * rate]
+    kept = [track for track in linked if track.best >= score or len(track.frames) >= PERSISTS * rate]
     return _stretched([track.filled() for track in kept], begins, max(round(STRETCH * rate), 1))
 
 
 @dataclass
 class _Open:
-    """A track that may go on: what was found, and how far it moves a frame (`speed` (2,), px)."""
+    """A track that may go on: what was found, packed, the last `box` (4,), the `best` score, and how far it moves a
+    frame (`speed` (2,), px)."""
 
     kind: str
-    frames: list[int] = field(default_factory=list)
-    boxes: list[Floats] = field(default_factory=list)
-    landmarks: list[Floats] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    frames: array[int] = field(default_factory=lambda: array("i"))
+    values: array[float] = field(default_factory=lambda: array("f"))
+    box: Floats = field(default_factory=lambda: np.zeros(4, np.float32))
+    best: float = 0.0
     speed: Floats = field(default_factory=lambda: np.zeros(2, np.float32))
 
     def add(self, frame: int, regions: Regions, row: int) -> None:
         box = regions.boxes[row]
         if self.frames:
-            moved = (_centre(box) - _centre(self.boxes[-1])) / (frame - self.frames[-1])
+            moved = (_centre(box) - _centre(self.box)) / (frame - self.frames[-1])
             self.speed = (_MEMORY * self.speed + (1 - _MEMORY) * moved).astype(np.float32)
         self.frames.append(frame)
-        self.boxes.append(box)
-        self.landmarks.append(regions.landmarks[row])
-        self.scores.append(float(regions.scores[row]))
+        _pack(self.values, box[None], regions.landmarks[row][None], regions.scores[row : row + 1])
+        self.box, self.best = box.copy(), max(self.best, float(regions.scores[row]))
 
     def expected(self, frame: int) -> Floats:
         """The box (4,) at a later frame, at a speed that fades."""
-        return self.boxes[-1] + np.tile(self.speed, 2) * _way(frame - self.frames[-1])
+        return self.box + np.tile(self.speed, 2) * _way(frame - self.frames[-1])
 
     def filled(self) -> Track:
         """The track with what is between two detections interpolated."""
-        every = np.arange(self.frames[0], self.frames[-1] + 1)
+        every, found = np.arange(self.frames[0], self.frames[-1] + 1), np.array(self.frames)
+        at_boxes, at_landmarks, at_scores = _unpacked(np.frombuffer(self.values, np.float32))
         scores = np.zeros(len(every), np.float32)
-        scores[np.array(self.frames) - self.frames[0]] = self.scores
-        boxes, landmarks = (_between(every, self.frames, np.array(of)) for of in (self.boxes, self.landmarks))
+        scores[found - self.frames[0]] = at_scores
+        boxes, landmarks = (_between(every, found, of) for of in (at_boxes, at_landmarks))
         return Track(self.frames[0], boxes, landmarks, scores, self.kind)
 
 
@@ -201,11 +284,13 @@ def _assigned(tracks: Sequence[_Open], regions: Regions, rows: NDArray[np.int64]
 def _stretched(tracks: Sequence[Track], begins: NDArray[np.bool_], reach: int) -> list[Track]:
     """The tracks with both ends stretched by `reach` frames, at the speed that they end with: within their shot, and
     not to where another track was found."""
-    seen: dict[int, list[Floats]] = {}
-    for track in tracks:
-        for frame, box, score in zip(track.frames, track.boxes, track.scores, strict=True):
-            if score:
-                seen.setdefault(frame, []).append(box)
+    firsts, lasts = np.array([track.first for track in tracks]), np.array([track.last for track in tracks])
+
+    def taken(box: Floats, frame: int) -> bool:
+        here = [tracks[number].at(frame) for number in np.flatnonzero((firsts <= frame) & (frame <= lasts)).tolist()]
+        seen = [region.boxes[0] for region in here if region.scores[0]]
+        return bool(seen) and bool(overlaps(box, np.stack(seen)).max() > _TAKEN)
+
     longer = []
     for track in tracks:
         for step in (-1, 1):
@@ -219,8 +304,7 @@ def _stretched(tracks: Sequence[Track], begins: NDArray[np.bool_], reach: int) -
                 if not 0 <= frame < len(begins) or begins[frame if step > 0 else frame + 1]:
                     break
                 shift = (speed * _way(away)).astype(np.float32)
-                box = inner[0] + np.tile(shift, 2)
-                if frame in seen and overlaps(box, np.stack(seen[frame])).max() > _TAKEN:
+                if taken(inner[0] + np.tile(shift, 2), frame):
                     break
                 added.append(shift)
             track = _with_end(track, added, step)
@@ -270,7 +354,7 @@ def _way(frames: int) -> float:
     return (1 - _DAMPING**frames) / (1 - _DAMPING)
 
 
-def _between(every: NDArray[np.int64], frames: Sequence[int], values: Floats) -> Floats:
+def _between(every: NDArray[np.int64], frames: NDArray[np.int64], values: Floats) -> Floats:
     """Values (k, ...) at some frames, interpolated at `every` (n,) of them: (n, ...)."""
     flat = values.reshape(len(values), -1)
     columns = [np.interp(every, frames, column) for column in flat.T]

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,16 +34,26 @@ from anonlib.media.animation import AnimationWriter
 from anonlib.media.codec import Picture
 from anonlib.media.colour import ColourSpace
 from anonlib.media.sandbox import clip_worker
-from anonlib.media.sandbox.clip_worker import SOUND_RATE
+from anonlib.media.sandbox.clip_worker import NOWHERE, SOUND_RATE
 from anonlib.media.sandbox.process import MOST_JSON, DecoderProcess
 from anonlib.storage.local import as_sentence
 from anonlib.storage.scratch import A_CLIP, SpooledFile
 
-__all__ = ["ClipInfo", "Frame", "clip_info", "clip_writer", "frames_in", "is_clip", "read_frames"]
+__all__ = [
+    "ClipInfo",
+    "Frame",
+    "Part",
+    "clip_info",
+    "clip_writer",
+    "frames_in",
+    "is_clip",
+    "part_writer",
+    "read_frames",
+]
 
 WINDOW = 16
 """Frames that are decoded at once; fewer where they are larger than full HD."""
-_CODECS = {"webm": "libvpx-vp9", "avi": "mpeg4"}
+_CODEC, _CODECS = "libx264", {"webm": "libvpx-vp9", "avi": "mpeg4"}
 _AUDIO = {"webm": "libopus", "avi": "ac3"}
 _THREADS = 4
 """Of the encoders, whatever the machine has: x264 decides by their number how it cuts a clip."""
@@ -64,6 +76,18 @@ _Level = Annotated[int, Field(ge=0, le=32)]
 _Loops = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
+class Part(NamedTuple):
+    """A part of a clip: from the key frame at the time `start` up to the one at `end`, in the clip's time base, and
+    NOWHERE for the ends of the clip; `first`: the number of its first frame."""
+
+    start: int = NOWHERE
+    end: int = NOWHERE
+    first: int = 0
+
+
+_WHOLE = Part()
+
+
 class ClipInfo(NamedTuple):
     """What a clip is, as a player shows it: `width` and `height` in px after its rotation, `rate` in frames a second.
 
@@ -71,7 +95,8 @@ class ClipInfo(NamedTuple):
     multiples of, in s. aspect: width to height of a px. start, end: of the first and last frame, in s. colour: matrix,
     primaries and transfer as ITU-T H.273 numbers them. container: which the output is too. audio: whether it has
     sound. stripped and notes: what a release leaves out and converts. Of an animated image: loops, None where it does
-    not say how often it is played and 0 for without end; its colour space; whether a frame is not opaque.
+    not say how often it is played and 0 for without end; its colour space; whether a frame is not opaque. cuts: where
+    the parts behind the first begin, and with which frame.
     """
 
     width: _Natural
@@ -91,6 +116,14 @@ class ClipInfo(NamedTuple):
     loop: _Loops | None = None
     space: ColourSpace | None = None
     transparent: bool = False
+    cuts: Annotated[tuple[tuple[_Integer, _Natural], ...], Field(max_length=100_000)] = ()
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts in which it is worked on; one, if it is not to be cut."""
+        starts = [(NOWHERE, 0), *self.cuts]
+        ends = [*(at for at, _ in self.cuts), NOWHERE]
+        return [Part(start, end, first) for (start, first), end in zip(starts, ends, strict=True)]
 
     @property
     def duration(self) -> float:
@@ -140,11 +173,12 @@ class _ClipProcess(DecoderProcess):
     def _shared_bytes(self) -> int:
         return self.protocol.clip_bytes(self.max_mpx)
 
-    def request(self, wanted: int, most: int = 0) -> None:
-        """Ask for INFO, or for the next frames or sound; the process works while the caller does."""
+    def request(self, wanted: int, most: int = 0, segment: float = 0.0, part: Part = _WHOLE) -> None:
+        """Ask for INFO, or for the next frames of a part or sound; the process works while the caller does."""
         self._deadline = time.monotonic() + self.seconds
+        limits = self._limits.clip_minutes, self._limits.clip_fps
         with self._watched():
-            self._send(self.protocol.REQUEST.pack(wanted, most, self._limits.clip_minutes, self._limits.clip_fps))
+            self._send(self.protocol.REQUEST.pack(wanted, most, *limits, segment, *part[:2]))
 
     def described(self) -> ClipInfo:
         """The answer to INFO; raises ImageProblem and SandboxDied."""
@@ -177,10 +211,10 @@ class _ClipProcess(DecoderProcess):
         return answer
 
 
-def clip_info(path: Path, limits: LimitsConfig, *, keep_audio: bool = False) -> ClipInfo:
+def clip_info(path: Path, limits: LimitsConfig, *, keep_audio: bool = False, segment: float | None = None) -> ClipInfo:
     """What the clip in a local file is; raises ImageProblem for one that cannot be released, and SandboxUnavailable.
 
-    Every packet of the file is read, and its first frame decoded.
+    Every packet of the file is read, and its first frame decoded. `segment`: the seconds of its parts.
     """
     if path.stat().st_size > limits.clip_mib * (1 << 20):
         over = f"the clip is over the limit of {limits.clip_mib:g} MiB (limits.clip_mib)"
@@ -188,7 +222,7 @@ def clip_info(path: Path, limits: LimitsConfig, *, keep_audio: bool = False) -> 
     for last in (False, True):
         try:
             with closing(_ClipProcess(path, limits)) as process:
-                process.request(process.protocol.INFO)
+                process.request(process.protocol.INFO, segment=segment or 0.0)
                 found = process.described()
             break
         except SandboxDied as death:
@@ -203,14 +237,16 @@ def _raise_unless_again(death: SandboxDied, last: bool) -> None:
         raise ImageProblem(death.reason, str(death)) from None
 
 
-def _read(path: Path, limits: LimitsConfig, kind: str, sides: int, most: int) -> Iterator[list[Any]]:
+def _read(
+    path: Path, limits: LimitsConfig, kind: str, sides: int, most: int, part: Part = _WHOLE
+) -> Iterator[list[Any]]:
     """What the process of a clip has of a kind, FRAMES or SOUND, in lists; the next one is made meanwhile."""
     given, last = 0, False
     while True:
         try:
             with closing(_ClipProcess(path, limits)) as process:
                 wanted, number = getattr(process.protocol, kind), 0
-                process.request(wanted, most)
+                process.request(wanted, most, part=part)
                 while found := process.arrays(sides):
                     process.request(wanted, most)
                     number += 1
@@ -223,14 +259,14 @@ def _read(path: Path, limits: LimitsConfig, kind: str, sides: int, most: int) ->
             last = True
 
 
-def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW) -> Iterator[list[Frame]]:
-    """All frames in order, in lists of at most `window` (1 to 16); the next one is decoded while the caller works.
+def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW, part: Part = _WHOLE) -> Iterator[list[Frame]]:
+    """All frames of a part in order, in lists of at most `window` (1 to 16); meanwhile the next one is decoded.
 
     A list is emptied when the next is asked for. Raises ImageProblem where a frame cannot be decoded, and
     SandboxUnavailable.
     """
-    index = 0
-    for found in _read(path, limits, "FRAMES", 3, window):
+    index = part.first
+    for found in _read(path, limits, "FRAMES", 3, window, part):
         frames = [
             Frame(index + number, time, px[..., :3], px[..., 3] if px.shape[2] == 4 else None)
             for number, (px, time) in enumerate(found)
@@ -239,6 +275,15 @@ def read_frames(path: Path, limits: LimitsConfig, window: int = WINDOW) -> Itera
         found.clear()
         yield frames
         frames.clear()
+
+
+def read_parts(
+    path: Path, info: ClipInfo, limits: LimitsConfig, wanted: Collection[int] | None = None
+) -> Iterator[list[Frame]]:
+    """`read_frames` of all parts one by one, or of those alone that have one of the `wanted` frames."""
+    for part, last in zip(info.parts, [*(first for _, first in info.cuts), math.inf], strict=True):
+        if wanted is None or any(part.first <= frame < last for frame in wanted):
+            yield from read_frames(path, limits, part=part)
 
 
 def frames_in(data: bytes, limits: LimitsConfig) -> Iterator[Frame]:
@@ -254,10 +299,116 @@ def _read_sound(path: Path, limits: LimitsConfig) -> Iterator[NDArray[np.int16]]
         yield from (block.view(np.int16) for block, _ in found)
 
 
+class _Encoder:
+    """Frames into packets of H.264, in WebM VP9, and in AVI, which has no times of presentation that H.264 needs,
+    MPEG-4 part 2. `context`: the codec's, which is set up here."""
+
+    def __init__(self, context: Any, info: ClipInfo, crf: int) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        self._av, self._context, self._matrix = av, context, info.colour[0]
+        self._reformatter = VideoReformatter()
+        self._last: int | None = None
+        self._ends: dict[int, int] = {}
+        context.width, context.height = info.width, info.height
+        odd = info.width % 2 or info.height % 2
+        context.pix_fmt = "yuv444p" if context.name == "libx264" and odd else "yuv420p"
+        most = _MOST_TICKS_OF_MPEG4 if context.name == "mpeg4" else _MOST_TICKS
+        self.tick = context.time_base = max(info.time_base.limit_denominator(most), Fraction(1, most))
+        context.sample_aspect_ratio = info.aspect
+        context.colorspace, context.color_primaries, context.color_trc = info.colour
+        context.color_range = 1
+        context.thread_count = _THREADS
+        context.flags |= av.codec.context.Flags.bitexact
+        context.options = {
+            # Without it macroblock trees are weighed by SIMD whose last bits differ from run to run, on some CPUs.
+            "libx264": {"crf": str(crf), "preset": "veryfast", "x264-params": "cpu-independent=1"},
+            "libvpx-vp9": {"crf": str(crf + 12), "b": "0", "deadline": "good", "cpu-used": "5", "tile-columns": "2"},
+            "mpeg4": {"qmin": str(1 + crf // 9), "qmax": str(1 + crf // 9)},
+        }[context.name]
+
+    def encode(self, rgb: NDArray[np.uint8], time: Fraction) -> list[Any]:
+        """Packets that are ready with the next frame (H, W, 3), shown from `time` on; times grow."""
+        from av.video.reformatter import ColorRange
+
+        from anonlib.media.sandbox.containers import ACCURATE
+
+        at = round(time / self.tick)
+        at = at if self._last is None else max(at, self._last + 1)
+        if self._last is not None:
+            self._ends[self._last] = at
+        self._last = at
+        coded = self._reformatter.reformat(
+            self._av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb)),
+            format=self._context.pix_fmt,
+            interpolation=ACCURATE,
+            src_colorspace=self._matrix,
+            dst_colorspace=self._matrix,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        coded.pts, coded.time_base = at, self.tick
+        return self._with_ends(self._context.encode(coded))
+
+    def finish(self, end: Fraction) -> list[Any]:
+        """The packets that are left; the last frame is shown until `end`."""
+        if self._last is None:
+            return []
+        self._ends[self._last] = max(self._last + 1, round(end / self.tick))
+        return self._with_ends(self._context.encode(None))
+
+    def _with_ends(self, packets: list[Any]) -> list[Any]:
+        for packet in packets:
+            end = self._ends.pop(packet.pts, None)
+            if end is not None:
+                packet.duration = end - packet.pts
+        return packets
+
+
+_PACKET = struct.Struct("<qqqBI")
+"""Of a packet in the file of a part: times of showing and decoding, duration, whether it is a key frame, its bytes."""
+
+
+class PartWriter:
+    """The packets of a part of a clip in a file, which `ClipWriter.append` reads; equal frames, equal bytes.
+
+    `end`: of its last frame, in s.
+    """
+
+    def __init__(self, path: Path, info: ClipInfo, end: Fraction, settings: ClipConfig) -> None:
+        import av
+
+        context: Any = av.CodecContext.create(_CODECS.get(info.container, _CODEC), "w")
+        context.framerate = info.rate
+        context.flags |= av.codec.context.Flags.global_header
+        self._encoder, self._end = _Encoder(context, info, settings.crf), end
+        self._file = path.open("wb")
+
+    def write(self, rgb: NDArray[np.uint8], time: Fraction, alpha: object = None) -> None:
+        """As a ClipWriter."""
+        self._add(self._encoder.encode(rgb, time))
+
+    def _add(self, packets: list[Any]) -> None:
+        with as_sentence("write", A_CLIP):
+            for packet in packets:
+                head = packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.size
+                self._file.write(_PACKET.pack(*head) + bytes(packet))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._add(self._encoder.finish(self._end))
+        with as_sentence("write", A_CLIP):
+            self._file.close()
+
+    def abort(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
 class ClipWriter:
     """A new clip at `path`, of the container, size and times of `info`; equal frames, equal bytes.
-
-    It is H.264, in WebM VP9, and in AVI, which has no times of presentation that H.264 needs, MPEG-4 part 2.
 
     The sound of the clip `source` comes along if the settings keep it. Raises ImageProblem where the source's sound
     cannot be decoded, and StorageError where the disk fails.
@@ -267,7 +418,6 @@ class ClipWriter:
         self, path: Path, info: ClipInfo, source: Path | None, settings: ClipConfig, limits: LimitsConfig
     ) -> None:
         import av
-        from av.video.reformatter import VideoReformatter
 
         self._av, self._path, self._info = av, path, info
         keep = info.audio and settings.audio == "keep"
@@ -275,11 +425,9 @@ class ClipWriter:
         first = next(self._sound, None)
         options = {"fflags": "+bitexact", **({"movflags": "+faststart"} if info.container in ("mp4", "mov") else {})}
         self._out = av.open(str(path), "w", format=info.container, options=options)
-        self._reformatter = VideoReformatter()
-        self._stream = self._video(settings)
-        self._tick = self._stream.codec_context.time_base
-        self._last: int | None = None
-        self._ends: dict[int, int] = {}
+        self._stream: Any = self._out.add_stream(_CODECS.get(info.container, _CODEC), rate=info.rate)
+        self._encoder = _Encoder(self._stream.codec_context, info, settings.crf)
+        self._decoded = -1 << 62
         self._samples, self._audio = 0, None
         if first is not None:
             self._audio, self._sound = self._voice(first.shape[1]), chain([first], self._sound)
@@ -290,64 +438,29 @@ class ClipWriter:
         h264 = self._stream.codec_context.name == "libx264"
         self._bare = av.BitStreamFilterContext(units, self._stream) if h264 else None
 
-    def _video(self, settings: ClipConfig) -> Any:
-        info, codec = self._info, _CODECS.get(self._info.container, "libx264")
-        stream: Any = self._out.add_stream(codec, rate=info.rate)
-        context = stream.codec_context
-        context.width, context.height = info.width, info.height
-        odd = info.width % 2 or info.height % 2
-        context.pix_fmt = "yuv444p" if codec == "libx264" and odd else "yuv420p"
-        most = _MOST_TICKS_OF_MPEG4 if codec == "mpeg4" else _MOST_TICKS
-        context.time_base = max(info.time_base.limit_denominator(most), Fraction(1, most))
-        context.sample_aspect_ratio = info.aspect
-        context.colorspace, context.color_primaries, context.color_trc = info.colour
-        context.color_range = 1
-        context.thread_count = _THREADS
-        context.flags |= self._av.codec.context.Flags.bitexact
-        crf = settings.crf
-        context.options = {
-            "libx264": {"crf": str(crf), "preset": "veryfast"},
-            "libvpx-vp9": {"crf": str(crf + 12), "b": "0", "deadline": "good", "cpu-used": "5", "tile-columns": "2"},
-            "mpeg4": {"qmin": str(1 + crf // 9), "qmax": str(1 + crf // 9)},
-        }[codec]
-        return stream
-
     def write(self, rgb: NDArray[np.uint8], time: Fraction, alpha: object = None) -> None:
         """The next frame (H, W, 3), shown from `time` on; times grow. No video has an alpha."""
-        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb))
-        at = round(time / self._tick)
-        at = at if self._last is None else max(at, self._last + 1)
-        if self._last is not None:
-            self._ends[self._last] = at
-        self._last = at
+        packets = self._encoder.encode(rgb, time)
         with as_sentence("write", A_CLIP):
-            self._mux_sound(at * self._tick)
-            self._mux(self._stream.encode(self._as_coded(frame, at)))
+            self._mux_sound(time)
+            self._mux(packets)
 
-    def _as_coded(self, frame: Any, at: int) -> Any:
-        from av.video.reformatter import ColorRange
-
-        from anonlib.media.sandbox.containers import ACCURATE
-
-        context, matrix = self._stream.codec_context, self._info.colour[0]
-        coded = self._reformatter.reformat(
-            frame,
-            format=context.pix_fmt,
-            interpolation=ACCURATE,
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            threads=1,
-        )
-        coded.pts, coded.time_base = at, self._tick
-        return coded
+    def append(self, part: BinaryIO) -> None:
+        """The next part, as a PartWriter has written it; a clip is of parts alone."""
+        while head := part.read(_PACKET.size):
+            shown, decoded, duration, key, size = _PACKET.unpack(head)
+            packet: Any = self._av.Packet(part.read(size))
+            # An encoder begins some frames before its first; of a part, these are of the one before.
+            self._decoded = max(decoded, self._decoded + 1)
+            packet.pts, packet.dts, packet.duration, packet.is_keyframe = shown, self._decoded, duration, bool(key)
+            packet.time_base = self._encoder.tick
+            with as_sentence("write", A_CLIP):
+                self._mux_sound(shown * self._encoder.tick)
+                self._mux([packet])
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
-            end = self._ends.pop(packet.pts, None)
-            if end is not None:
-                packet.duration = end - packet.pts
+            packet.stream = self._stream
             self._out.mux(self._bare.filter(packet) if self._bare else packet)
 
     def _voice(self, channels: int) -> Any:
@@ -376,9 +489,7 @@ class ClipWriter:
         """Finish the file."""
         with as_sentence("write", A_CLIP):
             self._mux_sound(None)
-            if self._last is not None:
-                self._ends[self._last] = max(self._last + 1, round(self._info.end / self._tick))
-                self._mux(self._stream.encode(None))
+            self._mux(self._encoder.finish(self._info.end))
             self._out.close()
 
     def abort(self) -> None:
@@ -392,11 +503,26 @@ def clip_writer(
     path: Path, info: ClipInfo, source: Path | None, settings: ClipConfig, limits: LimitsConfig
 ) -> Iterator[ClipWriter | AnimationWriter]:
     """The writer of a new clip, which is finished behind the block; an exception removes what was written."""
+    if info.container in ANIMATIONS:
+        make: Callable[[], Any] = partial(AnimationWriter, path, info, 100 - settings.crf)
+    else:
+        make = partial(ClipWriter, path, info, source, settings, limits)
+    with _finished(path, make) as writer:
+        yield writer
+
+
+@contextmanager
+def part_writer(path: Path, info: ClipInfo, number: int, settings: ClipConfig) -> Iterator[PartWriter]:
+    """As clip_writer, of the part `number` of a clip."""
+    end = info.end if number == len(info.cuts) else info.cuts[number][0] * info.time_base
+    with _finished(path, partial(PartWriter, path, info, end, settings)) as writer:
+        yield writer
+
+
+@contextmanager
+def _finished(path: Path, make: Callable[[], Any]) -> Iterator[Any]:
     try:
-        if info.container in ANIMATIONS:
-            writer: ClipWriter | AnimationWriter = AnimationWriter(path, info, 100 - settings.crf)
-        else:
-            writer = ClipWriter(path, info, source, settings, limits)
+        writer = make()
         try:
             yield writer
             writer.close()

@@ -174,6 +174,7 @@ def read_or_open(sample: Sample, job: JobConfig, least_side: int | None = None) 
             return found
         sample.hold(SpooledFile(io.BytesIO(image)))
     try:
-        return clip_info(cast("Path", sample.clip), job.limits, keep_audio=job.clip.audio == "keep")
+        keep_audio, segment = job.clip.audio == "keep", job.clip.segment
+        return clip_info(cast("Path", sample.clip), job.limits, keep_audio=keep_audio, segment=segment)
     except ImageProblem as problem:
         return problem

@@ -31,6 +31,9 @@ _ROWS, _FUSED_ROWS = 32_768, 65_536
 _PAIRS = 1_000_000  # pairs whose clusters are joined at once, unless more of them are connected
 
 
+Groups = dict[int, frozenset[int]]
+
+
 def normalized(vectors: Vectors) -> Vectors:
     """Rows scaled to unit length; a zero row stays zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -43,13 +46,24 @@ def bar(threshold: float, first: NDArray[Any], second: NDArray[Any]) -> NDArray[
 
 
 def cluster(
-    embeddings: Rows, *, threshold: float, neighbours: int = _NEIGHBOURS, exact_below: int = EXACT_BELOW
+    embeddings: Rows,
+    *,
+    threshold: float,
+    apart: Iterable[Sequence[int]] = (),
+    neighbours: int = _NEIGHBOURS,
+    exact_below: int = EXACT_BELOW,
 ) -> Numbers:
-    """Cluster numbers (N,), in order of first face, for unit embeddings (N, d), float32 or float16, that alone decide.
+    """Cluster numbers (N,), in order of first face, for unit embeddings (N, d), float32 or float16.
 
-    `threshold`: cosine from which two faces alone are one person; in a tie the lower number. `exact_below`: see knn.
+    `threshold`: cosine from which two faces alone are one person; in a tie the lower number. `apart`: groups of faces,
+    no two of which are one person unless they are copies (cannot-link, Wagstaff and Cardie 2000). `exact_below`: see
+    knn.
     """
     first, number = np.unique(_first_copies(embeddings), return_inverse=True)
+    groups: Groups = {}
+    for group, rows in enumerate(apart):
+        for row in rows:
+            groups[number[row]] = groups.get(number[row], frozenset()) | {group}
     sizes = np.bincount(number).astype(np.float64)
     sums: Rows = embeddings
     if len(first) < len(embeddings):
@@ -57,11 +71,15 @@ def cluster(
     means, asking = embeddings if len(first) == len(embeddings) else embeddings[first], None
     while True:
         pairs = close_pairs(means, asking, count=neighbours, floor=threshold, exact_below=exact_below)
-        root, grown, grown_sums, grown_sizes = _joined_by_component(sums, sizes, *pairs, threshold)
+        root, grown, grown_sums, grown_sizes = _joined_by_component(sums, sizes, *pairs, threshold, groups)
         if len(grown) == 0:
             return np.asarray(number, np.int64)
         alive, joined = np.unique(root, return_inverse=True)
         number = joined[number]
+        moved: Groups = {}
+        for row, of in groups.items():
+            moved[joined[row]] = moved.get(joined[row], frozenset()) | of
+        groups = moved
         # What was joined asks again: a mean finds neighbours that faces crowded by their own copies did not see.
         asking = np.searchsorted(alive, grown)
         sums, sizes = np.asarray(sums[alive]), sizes[alive]
@@ -95,9 +113,10 @@ def _first_copies(rows: Rows) -> Numbers:
 
 
 def _joined_by_component(
-    sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float
+    sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float, groups: Groups
 ) -> tuple[Numbers, Numbers, Rows, NDArray[np.float64]]:
     """(n,) The lowest member of the cluster each of n ends in; which rows have grown, their new sums and sizes.
+    `groups`: by row, those of which it has members; two rows of one are never joined.
 
     What no pair connects never meets, so the parts that pairs connect are joined some at a time, each in a copy of its
     rows: a table on disk is only read.
@@ -119,7 +138,8 @@ def _joined_by_component(
         stop = int(edges[max(np.searchsorted(edges, start + _PAIRS, "right") - 1, np.searchsorted(edges, start) + 1)])
         rows, local = np.unique(np.concatenate([first[start:stop], second[start:stop]]), return_inverse=True)
         own_sums, own_sizes = np.array(sums[rows]), sizes[rows]
-        of = _joined(own_sums, own_sizes, local[: stop - start], local[stop - start :], threshold)
+        held = {place: groups[row] for place, row in enumerate(rows.tolist()) if row in groups} if groups else {}
+        of = _joined(own_sums, own_sizes, local[: stop - start], local[stop - start :], threshold, held)
         root[rows] = rows[of]
         larger = np.flatnonzero((of == np.arange(len(rows))) & (own_sizes > sizes[rows]))
         grown.append(rows[larger])
@@ -133,11 +153,13 @@ def _joined_by_component(
     return root, every[place], np.concatenate(grown_sums)[place], np.concatenate(grown_sizes)[place]
 
 
-def _joined(sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float) -> Numbers:
-    """(n,) The lowest member of the cluster each of n ends in; `sums` and `sizes` of these grow in place."""
+def _joined(
+    sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numbers, threshold: float, groups: Groups
+) -> Numbers:
+    """(n,) The lowest member of the cluster each of n ends in; `sums`, `sizes` and `groups` of these grow in place."""
     parent = np.arange(len(sums))
     best = np.empty(len(sums))
-    partner = np.empty(len(sums), np.int64)
+    partner, none = np.empty(len(sums), np.int64), frozenset[int]()
     margin = _margins(sums, sizes, first, second, threshold)
     while True:
         near = margin >= 0
@@ -153,7 +175,15 @@ def _joined(sums: Rows, sizes: NDArray[np.float64], first: Numbers, second: Numb
         np.minimum.at(partner, one, two)
         np.minimum.at(partner, two, one)
         agreed = (partner[one] == two) & (partner[two] == one)
-        one, two = one[agreed], two[agreed]
+        mutual, one, two = mutual[agreed], one[agreed], two[agreed]
+        if groups:
+            pairs = zip(one.tolist(), two.tolist(), strict=True)
+            may = np.array([groups.get(a, none).isdisjoint(groups.get(b, none)) for a, b in pairs], np.bool_)
+            margin[mutual[~may]] = -1.0
+            one, two = one[may], two[may]
+            for a, b in zip(one.tolist(), two.tolist(), strict=True):
+                if b in groups:
+                    groups[a] = groups.get(a, none) | groups.pop(b)
         sums[one] += sums[two]
         sizes[one] += sizes[two]
         parent[two] = one
@@ -233,14 +263,22 @@ def known_subjects(embeddings: Rows, subject: Numbers, subjects: int) -> Subject
     return Subjects(means, faces)
 
 
-def join(known: Subjects, embeddings: Rows, *, threshold: float) -> Numbers:
+def join(
+    known: Subjects,
+    embeddings: Rows,
+    *,
+    threshold: float,
+    apart: Iterable[Sequence[int]] = (),
+    others: Iterable[tuple[int, int]] = (),
+) -> Numbers:
     """(n,) The subject of each unit embedding (n, d): a known one's number, or a new one's, numbered by first face.
+    `apart`: see cluster; `others`: faces and the known subject that each is not.
 
     Known subjects never move, since two releases together would then narrow down the person behind a face. The faces
     are clustered among themselves, by `threshold`, and each group joins the one known subject that it is most like, as
     these stood before: a group like two of them does not unite them, and the order of faces does not matter.
     """
-    group = cluster(embeddings, threshold=threshold)
+    group = cluster(embeddings, threshold=threshold, apart=apart)
     if len(known.faces) == 0:
         return group
     arrived = known_subjects(embeddings, group, int(group.max(initial=-1)) + 1)
@@ -250,6 +288,8 @@ def join(known: Subjects, embeddings: Rows, *, threshold: float) -> Numbers:
     cosine = np.einsum("ij,ikj->ik", arrived.means.astype(np.float32), known.means[found].astype(np.float32))
     margin = cosine - bar(threshold, arrived.faces[:, None], known.faces[found])
     margin[found < 0] = -1.0
+    for face, subject in others:
+        margin[group[face], found[group[face]] == subject] = -1.0
     best = margin.argmax(axis=1)[:, None]
     like = np.where(np.take_along_axis(margin, best, axis=1) >= 0, np.take_along_axis(found, best, axis=1), -1)[:, 0]
     fresh = like < 0

@@ -7,13 +7,16 @@ paint and encode. A face that has no mesh in a frame is hidden there by the fall
 
 from __future__ import annotations
 
-import os
+import json
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +28,10 @@ from anonlib.execution.base import current
 from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points, lies_on
 from anonlib.faces.regions import together
 from anonlib.faces.track import Track, smoothing
-from anonlib.media.clip import Frame, clip_writer, read_frames
+from anonlib.media.animation import AnimationWriter
+from anonlib.media.clip import Frame, clip_writer, part_writer, read_frames, read_parts
 from anonlib.methods.base import MAX_YAW
-from anonlib.stages.clip_scan import file_of
+from anonlib.stages.clip_scan import Keep, file_of, npz
 from anonlib.stages.render_state import ClipState, FaceState, ImageState, Pairs
 from anonlib.storage.local import as_sentence
 from anonlib.storage.scratch import A_CLIP
@@ -37,6 +41,8 @@ from anonlib.synthesis.light import Light
 from anonlib.workspace.schemas import EYES, MESH_POINTS
 
 Floats = NDArray[np.float32]
+Fitted = tuple[int, int, Floats]
+"""The number of a track, a place in it, and its row (1, n) of TrackMeshes there."""
 
 CHECKED = 0.5
 """Seconds between two frames of a track that are checked, beside its ends and its best."""
@@ -57,38 +63,47 @@ class TrackMeshes:
     def __init__(self, file: Path, tracks: Sequence[Track], rate: float) -> None:
         self.tracks, self.rate = tracks, rate
         self._starts = [0, *accumulate(len(track) for track in tracks)]
-        shape = max(self._starts[-1], 1), _ROW
-        with as_sentence("write", A_CLIP), file.open("wb") as opened:
-            # A page of a sparse file that the disk has no room for would end the process.
-            os.posix_fallocate(opened.fileno(), 0, 4 * shape[0] * shape[1])
-        self._rows = np.memmap(file, np.float32, "r+", shape=shape)
-        self._runs: list[NDArray[np.int64]] = []
+        self._shown = np.zeros(self._starts[-1], np.bool_)
+        self._runs: list[NDArray[np.int32]] = []
+        self._file = file.open("w+b", buffering=0)  # a mapping's pages would be held until others need them
+        finalize(self, self._file.close)
 
-    def of(self, number: int) -> NDArray[np.float32]:
-        """The rows (n, _ROW) of a track: mesh, light and gaze."""
-        return self._rows[self._starts[number] : self._starts[number + 1]]
+    def put(self, number: int, place: int, rows: NDArray[np.float32]) -> None:
+        """The rows (n, _ROW) of a track from its frame `place` on, of mesh, light and gaze."""
+        start = self._starts[number] + place
+        self._shown[start : start + len(rows)] = True
+        with as_sentence("write", A_CLIP):
+            self._file.seek(4 * _ROW * start)
+            data = memoryview(rows.astype(np.float32, copy=False).tobytes())
+            while data:
+                data = data[self._file.write(data) :]
+
+    def rows(self, number: int, start: int, stop: int) -> NDArray[np.float32]:
+        """(n, _ROW) What was put into the places `start` to `stop` of a track."""
+        with as_sentence("read", A_CLIP):
+            self._file.seek(4 * _ROW * (self._starts[number] + start))
+            return np.frombuffer(self._file.read(4 * _ROW * (stop - start)), np.float32).reshape(-1, _ROW)
 
     def finish(self) -> None:
         """Interpolate short gaps, and leave out what shows too shortly, but the longest: the plan counts on it."""
         most = max(round(_BRIDGED * self.rate), 1)
-        for number in range(len(self.tracks)):
-            rows = self.of(number)
-            shown = np.isfinite(rows[:, 0])
+        for number, track in enumerate(self.tracks):
+            shown = self._shown[self._starts[number] : self._starts[number + 1]]
             for start, stop in runs(~shown):
-                if stop - start <= most and start > 0 and stop < len(rows):
+                if stop - start <= most and start > 0 and stop < len(shown):
                     share = (np.arange(start, stop) - start + 1)[:, None] / np.float32(stop - start + 1)
-                    rows[start:stop] = rows[start - 1] + share * (rows[stop] - rows[start - 1])
-                    shown[start:stop] = True
-            run_of = np.full((len(rows), 2), -1)
+                    before, after = (self.rows(number, place, place + 1) for place in (start - 1, stop))
+                    self.put(number, start, before + share * (after - before))
+            run_of = np.full((len(track), 2), -1, np.int32)
             longest = max((stop - start for start, stop in runs(shown)), default=0)
             for start, stop in runs(shown):
                 if stop - start > most or stop - start == longest:
                     run_of[start:stop] = start, stop
             self._runs.append(run_of)
 
-    def shown(self, number: int) -> list[int]:
-        """The frames in which a face has a mesh."""
-        return (np.flatnonzero(self._runs[number][:, 0] >= 0) + self.tracks[number].first).tolist()
+    def shown(self, number: int) -> NDArray[np.int64]:
+        """The frames (n,) in which a face has a mesh."""
+        return np.flatnonzero(self._runs[number][:, 0] >= 0) + self.tracks[number].first
 
     def at(self, number: int, frame: int) -> dict[str, Any] | None:
         """`mesh` (468, 3) px, `gaze` (8,) and `light` of a face in a frame, None where it has none."""
@@ -96,21 +111,23 @@ class TrackMeshes:
         start, stop = self._runs[number][place].tolist()
         if start < 0:
             return None
-        rows, here = self.of(number)[start:stop], place - start
+        here, count = place - start, stop - start
+        widest, weights = smoothing(count, here, _SMOOTH[0] * self.rate)
+        rows = self.rows(number, start + widest.start, start + widest.stop)
+        own = rows[here - widest.start, :_MESH].reshape(MESH_POINTS, 3)
         for seconds in _SMOOTH:
-            nearby, fit = smoothing(len(rows), here, seconds * self.rate)
-            mesh = (fit @ rows[nearby, :_MESH]).reshape(MESH_POINTS, 3)
-            away = np.linalg.norm((mesh - rows[here, :_MESH].reshape(mesh.shape))[:, :2], axis=1).mean()
-            if away <= _JITTER * np.ptp(mesh[:, 0]):
+            nearby, fit = smoothing(count, here, seconds * self.rate)
+            part = slice(nearby.start - widest.start, nearby.stop - widest.start)
+            mesh = (fit @ rows[part, :_MESH]).reshape(MESH_POINTS, 3)
+            if np.linalg.norm((mesh - own)[:, :2], axis=1).mean() <= _JITTER * np.ptp(mesh[:, 0]):
                 break
         else:
-            mesh = rows[here, :_MESH].reshape(MESH_POINTS, 3).copy()
+            mesh = own.copy()
         region = self.tracks[number].at(frame)
         # Between two meshes the face may have been elsewhere, and then it would stay beside its surrogate.
         if not lies_on(mesh, region.boxes[0], region.landmarks[0] if region.scores[0] else five_points(mesh)):
             return None
-        part, weights = smoothing(len(rows), here, _SMOOTH[0] * self.rate)
-        _, lights, eyes = np.split(rows[part], [_MESH, _MESH + _LIGHT], axis=1)
+        _, lights, eyes = np.split(rows, [_MESH, _MESH + _LIGHT], axis=1)
         seen = np.abs(weights)[:, None] * np.isfinite(eyes)  # an eye that is hidden in some of the frames
         gaze = (seen * np.nan_to_num(eyes)).sum(axis=0) / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
         even = np.abs(weights) / np.abs(weights).sum()  # light changes more slowly than a face moves
@@ -139,32 +156,52 @@ class ClipRenderer:
     ) -> None:
         self.job, self.mesh, self.hide, self.paint, self.refused = job, mesh, hide, paint, refused
 
-    def render(self, clip: ClipState, folder: Path) -> Path | None:
-        """The file of the released clip in `folder`; None and the clip's `problem` if there is none."""
+    def render(self, clip: ClipState, folder: Path, keep: Keep | None = None) -> Path | None:
+        """The file of the released clip in `folder`; None and the clip's `problem` if there is none.
+
+        `keep`: of each step of each part of a clip of several.
+        """
         out = folder / "clip"
+        keep = keep if clip.info.cuts else None
         try:
             with contained("rendering a clip") as failure:
-                meshes = self._fit(clip, self.mesh, folder / "meshes") if self.mesh else None
-                if meshes is not None:
-                    self._check(clip, meshes)
-                self._encode(clip, meshes, out)
+                meshes = None
+                if self.mesh:
+                    meshes = TrackMeshes(folder / "meshes", clip.tracks, float(clip.info.rate))
+                    for number in range(len(clip.info.parts)):
+                        for track, place, row in self._fitted(clip, self.mesh, number, keep):
+                            meshes.put(track, place, row)
+                    meshes.finish()
+                    self._check(clip, meshes, keep)
+                self._encode(clip, meshes, out, keep)
             clip.problem = failure.problem(Reason.REPLACE_FAILED)
         except ImageProblem as problem:
             clip.problem = Problem(problem.reason, str(problem))
         return out if clip.problem is None else None
 
-    def _windows(self, clip: ClipState) -> Iterator[list[Frame]]:
-        return read_frames(file_of(clip.sample).path, self.job.limits)
+    def _frames(self, clip: ClipState, number: int) -> Iterator[Frame]:
+        """The frames of a part."""
+        part = clip.info.parts[number]
+        return chain.from_iterable(read_frames(file_of(clip.sample).path, self.job.limits, part=part))
 
-    def _fit(self, clip: ClipState, mesh: FaceMesh, file: Path) -> TrackMeshes:
-        """Meshes of every frame, looked for where the tracks have their landmarks."""
-        meshes, mean = TrackMeshes(file, clip.tracks, float(clip.info.rate)), shape_model().mean
+    def _fitted(self, clip: ClipState, mesh: FaceMesh, number: int, keep: Keep | None) -> Iterable[Fitted]:
+        """The meshes of a part."""
+        rows = self._fit(clip, mesh, number)
+        if keep is None:
+            return rows
+        file = keep(f"meshes-{number}", lambda: _packed(rows))
+        with np.load(file.path) as arrays:
+            return zip(arrays["tracks"].tolist(), arrays["places"].tolist(), arrays["rows"], strict=True)
+
+    def _fit(self, clip: ClipState, mesh: FaceMesh, part: int) -> Iterator[Fitted]:
+        """Meshes of every frame of a part, looked for where the tracks have their landmarks."""
+        mean = shape_model().mean
         replaced = [(number, track) for number, track in enumerate(clip.tracks) if clip.faces[number].tries]
         last: dict[int, Floats | None] = {}
         missed = Counter[int]()
         # The frame that the plan knows the mesh of.
         planned = {number: track.nearest(clip.faces[number].box) for number, track in replaced}
-        for frame in chain.from_iterable(self._windows(clip)):
+        for frame in self._frames(clip, part):
             here = [(number, track) for number, track in replaced if frame.index in track.frames]
             if not here:
                 continue
@@ -181,29 +218,38 @@ class ClipRenderer:
                 last[number] = points if fits else None
                 missed[number] = 0 if fits else missed[number] + 1
                 usable = fits and abs(pose_of(points, mean).angles()[0]) <= MAX_YAW
-                if not usable:
-                    meshes.of(number)[frame.index - track.first] = np.nan
-                    continue
-                light = light_of(frame.rgb, points)
-                lit = [*light.coefficients.ravel(), light.spread, light.clarity]
-                meshes.of(number)[frame.index - track.first] = np.concatenate([points.ravel(), lit, eyes])
-        meshes.finish()
-        return meshes
+                if usable:
+                    light = light_of(frame.rgb, points)
+                    lit = [*light.coefficients.ravel(), light.spread, light.clarity]
+                    row = np.concatenate([points.ravel(), lit, eyes]).astype(np.float32)
+                    yield number, frame.index - track.first, row[None]
 
-    def _check(self, clip: ClipState, meshes: TrackMeshes) -> None:
+    def _check(self, clip: ClipState, meshes: TrackMeshes, keep: Keep | None) -> None:
         """Give each face the first of its surrogates that no checked frame of its track refuses, or none."""
+        if keep is None:
+            self._choose(clip, meshes)
+            return
+
+        def chosen() -> bytes:
+            self._choose(clip, meshes)
+            told = [[len(face.tries), face.why, face.findings, face.detected_again] for face in clip.faces]
+            return json.dumps(told).encode()
+
+        told = json.loads(keep("checked", chosen).content[:])
+        for face, (left, *found) in zip(clip.faces, told, strict=True):
+            face.tries = face.tries[len(face.tries) - left :]
+            face.why, face.findings, face.detected_again = found
+
+    def _choose(self, clip: ClipState, meshes: TrackMeshes) -> None:
         checked = [self._checked(clip, meshes, number) for number in range(len(clip.faces))]
         waiting = {number for number, face in enumerate(clip.faces) if face.tries and checked[number]}
         while waiting:
             failed: dict[int, str] = {}
             for number in waiting:
                 clip.faces[number].findings, clip.faces[number].detected_again = [], None
-            for window in self._windows(clip):
-                shown = [
-                    (frame.index, *self._shown(clip, meshes, frame))
-                    for frame in window
-                    if any(frame.index in checked[number] for number in waiting)
-                ]
+            frames = frozenset().union(*(checked[number] for number in waiting))
+            for window in read_parts(file_of(clip.sample).path, clip.info, self.job.limits, frames):
+                shown = [(frame.index, *self._shown(clip, meshes, frame)) for frame in window if frame.index in frames]
                 self.paint([(image, face) for _, image, faces in shown for face in faces.values()])
                 looked = [
                     (number, image, face)
@@ -227,39 +273,69 @@ class ClipRenderer:
         """The frames of a track in which its surrogate is checked."""
         shown = meshes.shown(number)
         best = [frame for frame in clip.tracks[number].best(1, 1) if frame in shown]
-        return frozenset([*shown[:: max(round(CHECKED * meshes.rate), 1)], *shown[-1:], *best])
+        every = shown[:: max(round(CHECKED * meshes.rate), 1)]
+        return frozenset([*every.tolist(), *shown[-1:].tolist(), *best])
 
-    def _encode(self, clip: ClipState, meshes: TrackMeshes | None, out: Path) -> None:
+    def _encode(self, clip: ClipState, meshes: TrackMeshes | None, out: Path, keep: Keep | None) -> None:
         """Paint every frame and write the clip; each face learns what became of it."""
-        outcomes: dict[int, FaceState] = {}
-        hidden = Counter[int]()
-        last = -1
+        became: dict[int, Became] = {}
+        frames = 0
         with clip_writer(out, clip.info, file_of(clip.sample).path, self.job.clip, self.job.limits) as writer:
-            for frame in chain.from_iterable(self._windows(clip)):
-                image, faces = self._shown(clip, meshes, frame)
-                self.paint([(image, face) for face in faces.values()])
-                if left := [face for face in faces.values() if face.digest and face.still_shown(image.rgb, image.out)]:
-                    for face in left:
-                        self._hide(face, "its px were left in this frame")
-                    image.out = image.rgb.copy()
-                    self.paint([(image, face) for face in faces.values()])
-                if image.problem is not None:
-                    raise ImageProblem(image.problem.reason, str(image.problem))
-                for number, face in faces.items():
-                    outcomes[number] = _outcome(outcomes.get(number), face)
-                    hidden[number] += face.digest is None
-                with current().timed("encode"):
-                    writer.write(image.out, frame.time, image.leveled.alpha)
-                last = frame.index
-        if last + 1 != clip.frames:
+            for number in range(len(clip.info.parts)):
+                if keep is None or isinstance(writer, AnimationWriter):
+                    painted, more = self._paint(clip, meshes, number, writer)
+                else:
+                    file = keep(
+                        f"painted-{number}", partial(self._painted, clip, meshes, number, out.with_name("part"))
+                    )
+                    with file.path.open("rb") as part:
+                        painted, more = json.loads(part.readline())
+                        writer.append(part)
+                frames += painted
+                for track, *row in more:
+                    became[track] = Became(*row).after(became.get(track))
+        if frames != clip.frames:
             raise ImageProblem(Reason.CHANGED)
         for number, (face, track) in enumerate(zip(clip.faces, clip.tracks, strict=True)):
-            outcome = outcomes[number]
-            face.method, face.digest, face.coverage = outcome.method, outcome.digest, outcome.coverage
-            face.fallback, face.reason = outcome.fallback, outcome.reason
+            face.method, face.digest, face.coverage, face.fallback, face.reason, hidden = became[number]
             boxes = np.rint(track.boxes).astype(np.int32).ravel()
             face.of_clip = {"first": track.first, "last": track.last, "boxes": boxes}
-            face.of_clip["hidden"] = hidden[number] if face.digest else 0
+            face.of_clip["hidden"] = hidden if face.digest else 0
+
+    def _painted(self, clip: ClipState, meshes: TrackMeshes | None, number: int, file: Path) -> Path:
+        """A part's packets in a file, behind a line of what `_paint` says."""
+        packets = file.with_name("packets")
+        with part_writer(packets, clip.info, number, self.job.clip) as writer:
+            told = self._paint(clip, meshes, number, writer)
+        with as_sentence("write", A_CLIP), file.open("wb") as whole, packets.open("rb") as part:
+            whole.write(json.dumps(told).encode() + b"\n")
+            shutil.copyfileobj(part, whole)
+        return file
+
+    def _paint(
+        self, clip: ClipState, meshes: TrackMeshes | None, number: int, writer: Any
+    ) -> tuple[int, list[list[Any]]]:
+        """Paint the frames of a part; how many these are, and of each face in them its number and what became of it."""
+        became: dict[int, Became] = {}
+        count = 0
+        for frame in self._frames(clip, number):
+            image, faces = self._shown(clip, meshes, frame)
+            self.paint([(image, face) for face in faces.values()])
+            if left := [face for face in faces.values() if face.digest and face.still_shown(image.rgb, image.out)]:
+                for face in left:
+                    self._hide(face, "its px were left in this frame")
+                image.out = image.rgb.copy()
+                self.paint([(image, face) for face in faces.values()])
+            if image.problem is not None:
+                raise ImageProblem(image.problem.reason, str(image.problem))
+            for track, face in faces.items():
+                coverage = None if face.coverage is None else float(face.coverage)
+                known = face.method, face.digest, coverage, face.fallback, face.reason
+                became[track] = Became(*known, int(face.digest is None)).after(became.get(track))
+            with current().timed("encode"):
+                writer.write(image.out, frame.time, image.leveled.alpha)
+            count += 1
+        return count, [[track, *row] for track, row in became.items()]
 
     def _shown(
         self, clip: ClipState, meshes: TrackMeshes | None, frame: Frame
@@ -288,13 +364,29 @@ class ClipRenderer:
         face.fallback, face.reason = self.hide, why
 
 
-def _outcome(before: FaceState | None, face: FaceState) -> FaceState:
-    """What became of a face, by one more frame: a frame with its surrogate says more than one in which it is hidden."""
-    if before is None or (face.digest and not before.digest):
-        return face
-    if face.digest:
-        before.coverage = min(before.coverage or 0.0, face.coverage or 0.0)
-    return before
+class Became(NamedTuple):
+    """What became of a face: see FaceState; `hidden`: in how many frames it has no surrogate."""
+
+    method: str
+    digest: str | None
+    coverage: float | None
+    fallback: str | None
+    reason: str | None
+    hidden: int
+
+    def after(self, before: Became | None) -> Became:
+        """That of more frames: one with its surrogate says more than one in which it is hidden."""
+        if before is None:
+            return self
+        hidden = before.hidden + self.hidden
+        if self.digest and before.digest:
+            return before._replace(coverage=min(before.coverage or 0.0, self.coverage or 0.0), hidden=hidden)
+        return (self if self.digest and not before.digest else before)._replace(hidden=hidden)
+
+
+def _packed(rows: Iterable[Fitted]) -> bytes:
+    tracks, places, held = [*zip(*rows, strict=True)] or ((), (), [np.zeros((0, _ROW), np.float32)])
+    return npz(tracks=np.array(tracks, int), places=np.array(places, int), rows=np.stack(held))
 
 
 def _remember(face: FaceState, of_frame: FaceState) -> None:

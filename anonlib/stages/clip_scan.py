@@ -2,15 +2,17 @@
 
 A track is one row of FACES, with its place in each frame, so that the plan treats a clip like a photo and no track is
 two persons. The file is read twice, a window at a time: once to detect and follow, and once for the frames that are
-described, so no px are held but a small picture of each frame.
+described, so no px are held, and of every frame 70 bytes a region.
 """
 
 from __future__ import annotations
 
+import io
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,16 +28,54 @@ from anonlib.faces.given import IGNORE, OTHER
 from anonlib.faces.hidden import Kind, least_score, open_hidden
 from anonlib.faces.mesh import MIN_PRESENCE
 from anonlib.faces.regions import FACE, MOST_REGIONS, NO_REGIONS, Regions, labelled_face, together
-from anonlib.faces.track import WEAK, Track, cuts, link
-from anonlib.media.clip import ClipInfo, read_frames
+from anonlib.faces.track import WEAK, Detections, Shots, Track, link
+from anonlib.media.clip import ClipInfo, Part, read_frames, read_parts
 from anonlib.models.requirements import ModelBytes, placement
 from anonlib.storage.scratch import SpooledFile
 from anonlib.synthesis.describe import Describer
 
 Row = dict[str, Any]
+Keep = Callable[[str, Callable[[], bytes | Path]], SpooledFile]
+"""Gives what is kept under a name, which is made where nothing is (workspace/layout.py)."""
 _THUMBNAIL = (16, 9)
 BEST, APART = 5, 0.3
 """Frames that a track is described by, and seconds that are between two of them."""
+
+
+class Seen(NamedTuple):
+    """What was seen in frames: regions by frame, those of each other kind, small pictures (n, h, w, 3), times in s."""
+
+    found: Iterable[Regions]
+    other: Mapping[Kind, Iterable[Regions]]
+    small: NDArray[np.uint8]
+    times: Iterable[float]
+
+
+def _packed(windows: Iterable[Seen], kinds: Sequence[str]) -> bytes:
+    held, small, times = {kind: Detections() for kind in kinds}, list[NDArray[np.uint8]](), array("d")
+    for seen in windows:
+        for kind, regions in [(FACE, seen.found), *seen.other.items()]:
+            held[kind].add(regions)
+        small.append(seen.small)
+        times.extend(seen.times)
+    arrays = {f"{kind}.{name}": values for kind, of in held.items() for name, values in of.arrays.items()}
+    return npz(**arrays, small=np.concatenate(small), times=np.array(times))
+
+
+def _unpacked(file: Path, kinds: Sequence[Kind]) -> Seen:
+    with np.load(file) as arrays:
+        of = {
+            kind: Detections.of({name: arrays[f"{kind}.{name}"] for name in ("ends", "values", "kinds")})
+            for kind in (FACE, *kinds)
+        }
+        return Seen(of[FACE], {kind: of[kind] for kind in kinds}, arrays["small"], arrays["times"].tolist())
+
+
+def npz(**arrays: NDArray[Any]) -> bytes:
+    """Named arrays as a file, which np.load reads."""
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
 
 
 def file_of(sample: Sample) -> SpooledFile:
@@ -61,39 +101,41 @@ class ClipScanner:
         self.detector = open_detector(low, models, where=placement(job))
         self.hidden = open_hidden(job, models, weak=WEAK)
 
-    def scan(self, path: Path, info: ClipInfo, name: str | None, given: Regions = NO_REGIONS) -> tuple[list[Row], int]:
+    def scan(
+        self, path: Path, info: ClipInfo, name: str | None, given: Regions = NO_REGIONS, keep: Keep | None = None
+    ) -> tuple[list[Row], int]:
         """Rows of FACES of a clip, a track each, without their keys; and how many frames it has. Raises ImageProblem.
 
-        `name`: its label. What is `given` is hidden in every frame; an area to ignore is not ignored in a clip.
+        `name`: its label. What is `given` is hidden in every frame; an area to ignore is not ignored in a clip. `keep`:
+        of what is seen in each part of a clip of several.
         """
-        found: list[Regions] = []
-        other: dict[Kind, list[Regions]] = {kind: [] for kind in self.hidden}
-        small: list[NDArray[np.uint8]] = []
-        times: list[float] = []
-        for window in read_frames(path, self.job.limits):
-            with current().timed("detect"):
-                shown = [frame.picture for frame in window]
-                found += detect_as_shown(self.detector, shown)
-                for kind, finder in self.hidden.items():
-                    other[kind] += detect_as_shown(finder, shown)
-            _check_few(max(len(frame) for of in (found, *other.values()) for frame in of[-len(window) :]))
-            times += [float(frame.time) for frame in window]
-            shrunk = [cv2.resize(frame.rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA) for frame in window]
-            small.append(np.stack(shrunk).astype(np.uint8, copy=False))
-        begins = cuts(np.concatenate(small)) if small else np.zeros(0, np.bool_)
+        found, shots, times = Detections(), Shots(), array("d")
+        other: dict[Kind, Detections] = {kind: Detections() for kind in self.hidden}
+        for number in range(len(info.parts)):
+            for seen in self.look(path, info, number, keep):
+                found.add(seen.found)
+                for kind, of_kind in seen.other.items():
+                    other[kind].add(of_kind)
+                shots.add(seen.small)
+                times.extend(seen.times)
+            if number < len(info.cuts) and len(found) != info.cuts[number][1]:
+                raise ImageProblem(
+                    Reason.CLIP_FORMAT,
+                    "a part of the clip has frames in another part of its file; leave clip.segment out",
+                )
         # Half of the frames are shown no longer than this; one that is held for seconds shortens no gap of the others.
         step = np.median(np.diff(times)) if len(times) > 1 else 0.0
         rate = max(float(info.rate), 1 / float(step)) if step > 0 else float(info.rate)
-        tracks = link(found, begins, rate, self.job.detector.score)
+        tracks = link(found, shots.begins, rate, self.job.detector.score)
         for kind, of_kind in other.items():
-            tracks += link(of_kind, begins, rate, least_score(self.job, kind))
+            tracks += link(of_kind, shots.begins, rate, least_score(self.job, kind))
         tracks += [
             Track.still(box, len(found), kind if kind in self.hidden else OTHER)
             for box, kind in zip(given.boxes, given.kinds, strict=True)
             if kind != IGNORE
         ]
         _check_few(len(tracks))
-        described = self._describe(path, tracks, rate, self.describer) if self.describer else [{}] * len(tracks)
+        described = self._describe(path, info, tracks, rate, self.describer) if self.describer else [{}] * len(tracks)
         size = {"height": info.height, "width": info.width}
         labelled = labelled_face(together([track.at(track.surest) for track in tracks]), (info.height, info.width))
         faces = []
@@ -109,7 +151,28 @@ class ClipScanner:
             faces.append(size | known | _place(surest) | description)
         return faces, len(found)
 
-    def _describe(self, path: Path, tracks: Sequence[Track], rate: float, describer: Describer) -> list[Row]:
+    def look(self, path: Path, info: ClipInfo, number: int, keep: Keep | None) -> Iterable[Seen]:
+        """What is seen in a part of a clip, window by window; of a clip of several it is kept."""
+        windows = self._look(path, info.parts[number])
+        if keep is None or not info.cuts:
+            return windows
+        kept = keep(f"seen-{number}", lambda: _packed(windows, [FACE, *self.hidden]))
+        return [_unpacked(kept.path, list(self.hidden))]
+
+    def _look(self, path: Path, part: Part) -> Iterator[Seen]:
+        for window in read_frames(path, self.job.limits, part=part):
+            with current().timed("detect"):
+                shown = [frame.picture for frame in window]
+                found = detect_as_shown(self.detector, shown)
+                other = {kind: detect_as_shown(finder, shown) for kind, finder in self.hidden.items()}
+            _check_few(max(len(regions) for of in (found, *other.values()) for regions in of))
+            shrunk = [cv2.resize(frame.rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA) for frame in window]
+            small = np.stack(shrunk).astype(np.uint8, copy=False)
+            yield Seen(found, other, small, [float(frame.time) for frame in window])
+
+    def _describe(
+        self, path: Path, info: ClipInfo, tracks: Sequence[Track], rate: float, describer: Describer
+    ) -> list[Row]:
         """Columns of FACES of each track: of the best of its frames that a mesh fits, with their mean vectors."""
         wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for number, track in enumerate(tracks):
@@ -119,7 +182,7 @@ class ClipScanner:
                 wanted[best_frame].append((rank, number))
         best: list[tuple[tuple[bool, int], Row]] = [((True, BEST), {})] * len(tracks)
         fitting: list[list[Row]] = [[] for _ in tracks]
-        for window in read_frames(path, self.job.limits):
+        for window in read_parts(path, info, self.job.limits, wanted):
             shown = [frame for frame in window if frame.index in wanted]
             places = [[tracks[number].at(frame.index) for _, number in wanted[frame.index]] for frame in shown]
             if not shown:

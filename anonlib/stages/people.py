@@ -8,8 +8,10 @@ label. Subjects that may be one person are tied into one `person`, and what a me
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 
 from anonlib.faces.embed import SAME_PERSON
 from anonlib.faces.mesh import MIN_PRESENCE
+from anonlib.faces.regions import overlaps
+from anonlib.faces.track import Track
 from anonlib.methods.base import Persons
 from anonlib.privacy import clustering
 from anonlib.privacy.classes import stratum_of
@@ -38,6 +42,8 @@ VECTORS = ("embedding", "second")
 FEATURES = ("face_id", "label", "presence", "yaw", "pitch", "sharpness", "clarity", "bare", "glasses", "age", "female",
             "tone", "landmarks")  # fmt: skip
 """Columns of FACES from which a plan groups faces into people and chooses those that may be averaged."""
+PLACES = ("box", "track")
+"""Columns of FACES that seen_at_once reads beside."""
 
 _CROWD, _LEAST_CROWD, _STRICTER_A_DECADE = 5000, 50, 0.01
 LABEL_MARGIN = 0.01
@@ -101,8 +107,29 @@ def face_vectors(
     return both[:, :EMBEDDING_DIM], both
 
 
-def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> People:
-    """Labelled faces by label; the others by clustering, a cluster like a labelled subject joining it."""
+def seen_at_once(faces: pa.Table) -> list[list[int]]:
+    """Groups of rows of one shard's FACES, no two of which are one person: they are in different places of one photo,
+    or of one frame of a clip. Ties do not ask for it: what a mirror or a screen shows must not count towards k."""
+    photos = defaultdict[str, list[int]](list)
+    for row, face in enumerate(faces.column("face_id").to_pylist()):
+        photos[face.rpartition("#")[0]].append(row)
+    boxes, tracks, groups = matrix(faces, "box"), faces.column("track"), list[list[int]]()
+    for rows in (rows for rows in photos.values() if len(rows) > 1):
+        if not tracks[rows[0]].is_valid:
+            groups.append([row for n, row in enumerate(rows) if not overlaps(boxes[row], boxes[rows[:n]]).any()])
+            continue
+        found = {row: Track.of(tracks[row].as_py()) for row in rows}
+        groups += [[one, other] for one, other in combinations(rows, 2) if found[one].is_beside(found[other])]
+    return groups
+
+
+def people_of(
+    faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring, apart: Sequence[Sequence[int]] = ()
+) -> People:
+    """Labelled faces by label; the others by clustering, a cluster like a labelled subject joining it.
+
+    `apart`: groups of faces, no two of which are one person.
+    """
     count, (embeddings, both) = faces.num_rows, vectors
     labels, face_ids = faces.column("label").to_pylist(), faces.column("face_id").to_pylist()
     labelled = np.array([name is not None for name in labels], bool)
@@ -111,7 +138,15 @@ def people_of(faces: pa.Table, vectors: tuple[Rows, Rows], keyring: Keyring) -> 
     threshold = same_fused(count)
     unnamed = both[~labelled] if names else both
     known_by_label = clustering.known_subjects(both[labelled], of_face[labelled], len(names))
-    of_face[~labelled] = clustering.join(known_by_label, unnamed, threshold=threshold)
+    place = np.cumsum(~labelled) - 1  # of a face among those without a label
+    groups = [place[[row for row in group if not labelled[row]]].tolist() for group in apart]
+    others = [
+        (int(place[row]), int(of_face[known]))
+        for group in apart
+        for row, known in permutations(group, 2)
+        if labelled[known] and not labelled[row]
+    ]
+    of_face[~labelled] = clustering.join(known_by_label, unnamed, threshold=threshold, apart=groups, others=others)
     subjects = int(of_face.max(initial=-1)) + 1
     formed = clustering.known_subjects(both, of_face, subjects)
     first = np.unique(of_face, return_index=True)[1]

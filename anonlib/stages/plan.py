@@ -30,6 +30,7 @@ from anonlib.models.requirements import device_of
 from anonlib.privacy.keys import Keyring
 from anonlib.stages.people import (
     FEATURES,
+    PLACES,
     VECTORS,
     People,
     best_portraits,
@@ -37,6 +38,7 @@ from anonlib.stages.people import (
     face_vectors,
     people_of,
     persons_of,
+    seen_at_once,
 )
 from anonlib.storage.scratch import scratch
 from anonlib.synthesis.base import IdentityDraw
@@ -94,10 +96,16 @@ class PlanStage:
         return Plan(self.key, marker["digest"], tuple(marker["blocks"]), marker["persons"], marker["classes"])
 
     def _write(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        faces = pa.concat_tables([self._faces(shard, FEATURES) for shard in shards])
+        tables, apart, count = list[pa.Table](), list[list[int]](), 0
+        for shard in shards:
+            of_shard = self._faces(shard, (*FEATURES, *PLACES))
+            apart += [[count + row for row in group] for group in seen_at_once(of_shard)]
+            count += of_shard.num_rows
+            tables.append(of_shard.select(list(FEATURES)))
+        faces = pa.concat_tables(tables)
         with scratch() as folder:
             read = partial(map, lambda shard: self._faces(shard, VECTORS), shards)
-            people = people_of(faces, face_vectors(read, faces.num_rows, folder), self.keyring)
+            people = people_of(faces, face_vectors(read, faces.num_rows, folder), self.keyring, apart)
         replaced = np.array([reason is None for reason in self.method.eligible(faces)], bool)
         persons = persons_of(people, replaced)
         earlier = EarlierReleases()

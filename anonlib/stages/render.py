@@ -77,7 +77,7 @@ from anonlib.workspace.schemas import (
     STILL,
 )
 from anonlib.workspace.secrets import open_in_worker
-from anonlib.workspace.tables import matrix, of_rows
+from anonlib.workspace.tables import matrix, of_rows, rows_of
 
 Rows = list[dict[str, Any]]
 ReadSample = tuple[Sample, Picture | ClipInfo | ImageProblem]
@@ -164,7 +164,10 @@ class RenderStage:
             work.rows.sort(key=lambda row: row.pop("position"))
             publish_reasons(self.notes, shard.shard_id, work.rows)
             with current().timed("publish"):
-                return self._publish(work)
+                result = self._publish(work)
+            if self.job.clip.segment:
+                self.notes.drop_kept(shard.shard_id)
+            return result
 
     def add(self, work: ShardWork, samples: Iterable[ReadSample], images: Rows, faces: Rows) -> None:
         """Redact samples that were just scanned, with their rows of IMAGES and FACES as these tables would hold them.
@@ -228,13 +231,13 @@ class RenderStage:
         """Note IMAGES of samples to come, and their ASSIGNMENTS, of a redaction their FACES."""
         work.images = {row["key"]: row for row in images.to_pylist()}
         work.planned = defaultdict(list)
-        rows = planned.to_pylist() if self.method.synthesis else self._redactions(planned)
+        rows = rows_of(planned) if self.method.synthesis else self._redactions(planned)
         for row in rows:
             work.planned[row["key"]].append(row)
 
     def _redactions(self, faces: pa.Table) -> Rows:
         """FACES as ASSIGNMENTS: a redaction needs no plan, since every face gets the job's method."""
-        rows: Rows = faces.select(_REDACTED).to_pylist()
+        rows: Rows = rows_of(faces.select(_REDACTED))
         for row in rows:
             hidden = row["kind"] is not None and self.method.name not in FILLS
             row |= {"surrogates": [] if hidden else [self.method.name]}
@@ -467,7 +470,8 @@ class RenderStage:
         if clip.problem is None:
             paint = partial(self._paint, surrogates=work.surrogates, depth=True)
             mesh = self._mesh if self.method.synthesis else None
-            file = ClipRenderer(self.job, mesh, self.fallback.kind, paint, self._refused).render(clip, folder)
+            renderer = ClipRenderer(self.job, mesh, self.fallback.kind, paint, self._refused)
+            file = renderer.render(clip, folder, self.notes.keeper(shard.shard_id, clip.sample.key))
         if file is None:
             return self._row(clip.sample, shard, QUARANTINED, clip.problem, clip)
         new = self.naming.key(shard.shard_id, clip.sample.key) if self.job.rekey else None

@@ -167,7 +167,7 @@ class ScanStage:
             known = self._readable(chunk, images, len(scanned.images))
             for of_clips, group in groupby(known, lambda item: isinstance(item[1], ClipInfo)):
                 readable = list(group)
-                faces += self._follow(readable) if of_clips else self._describe(readable)
+                faces += self._follow(shard, readable) if of_clips else self._describe(readable)
             for face in faces:
                 face["face_id"] = f"{shard.shard_id}/{face['key']}#{face['index']}"
             counts = Counter(face["key"] for face in faces)
@@ -184,6 +184,8 @@ class ScanStage:
             unreadable = sum("reason" in row for row in scanned.images)
             counts = len(scanned.images), len(scanned.faces), unreadable
             self.store.commit(shard.shard_id, _marker(shard, *counts, scanned.beside) | digests)
+            if self.job.clip.segment:
+                self.store.drop_kept(shard.shard_id)
 
     def _readable(self, chunk: Sequence[ReadSample], images: list[Row], first: int) -> list[Any]:
         """The readable photos and clips of a chunk, each a Photo or a ReadableClip; every sample gets its row, by
@@ -225,14 +227,16 @@ class ScanStage:
         size = (picture.height, picture.width) if isinstance(picture, ClipInfo) else picture.size
         return given_regions(value, size, wanted)
 
-    def _follow(self, clips: list[ReadableClip]) -> list[Row]:
+    def _follow(self, shard: Shard, clips: list[ReadableClip]) -> list[Row]:
         """Face rows of clips; one that cannot be followed gets the reason into its row."""
         faces = []
         for sample, info, row, given in clips:
             name = label(sample, self.job.input.subject_field) if self.job.input.subject_field else None
             try:
                 with contained("scanning a clip") as failure:
-                    found, row["frames"] = self.clips.scan(file_of(sample).path, info, name, given)
+                    found, row["frames"] = self.clips.scan(
+                        file_of(sample).path, info, name, given, self.store.keeper(shard.shard_id, sample.key)
+                    )
                     faces += [{"key": sample.key} | face for face in found]
                 problem = failure.problem(Reason.SCAN_FAILED)
             except ImageProblem as damaged:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import pyarrow as pa
 from anonlib.config import JobConfig
 from anonlib.errors import NotFound, WorkspacePurged
 from anonlib.storage import Storage, StoredObject, open_storage
+from anonlib.storage.scratch import SpooledFile
 from anonlib.verification.certificate import sha256 as sha256
 from anonlib.workspace import schemas, tables
 from anonlib.workspace.schemas import RUN_NOTE as RUN_NOTE
@@ -149,6 +150,22 @@ class StageStore:
         """What the markers of these units say, in the order given; a unit without a marker is left out."""
         with ThreadPoolExecutor(_READERS) as pool:
             return [marker for marker in pool.map(self.committed, units) if marker is not None]
+
+    def keeper(self, unit: str, key: str) -> Callable[[str, Callable[[], bytes | Path]], SpooledFile]:
+        """Gives what is kept of a step of a unit's clip, which is made where nothing is: a killed run goes on there."""
+
+        def kept(name: str, make: Callable[[], bytes | Path]) -> SpooledFile:
+            path = self.path("parts", unit, sha256(key.encode())[:16], name)
+            if not self.storage.exists(path):
+                self.storage.publish(path, make())
+            with self.storage.open_read(path) as stream:
+                return SpooledFile(stream)
+
+        return kept
+
+    def drop_kept(self, unit: str) -> None:
+        """Remove what is kept of a unit."""
+        self.storage.delete_tree(self.path("parts", unit, ""))
 
     def arrays(self, name: str) -> bytes:
         return self.storage.read(self.path(f"{name}.npz"))

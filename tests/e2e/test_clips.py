@@ -126,18 +126,29 @@ def test_animated_images_are_clips(tmp_path: Path) -> None:
     assert look_twice(Job(config))[1] == {}
 
 
-def test_a_run_that_is_killed_three_times_in_a_clip_ends_in_the_same_bytes(moving: Path, tmp_path: Path) -> None:
-    source = as_shard(tmp_path / "in", moving)
-    changes = {"method": SAMPLING, "input": {"uri": str(source)}}
+@pytest.mark.parametrize("segment", [None, 1])
+def test_a_run_that_is_killed_three_times_in_a_clip_ends_in_the_same_bytes(
+    segment: int | None, moving: Path, tmp_path: Path
+) -> None:
+    long = clips.moving_face(tmp_path / "long.mp4", 25, options={"g": "12", "keyint_min": "12"})
+    source = as_shard(tmp_path / "in", long if segment else moving)
+    changes = {"method": SAMPLING, "input": {"uri": str(source)}, "clip": {"segment": segment}}
     Job(runs.job(source, tmp_path / "whole", **changes)).run()
     config = runs.job(source, tmp_path / "killed", **changes)
-    for number, part in enumerate(("meshes", "clip", "clip")):
+    steps = ("seen-1", "meshes-0", "painted-1") if segment else ("meshes", "clip", "clip")
+    for number, step in enumerate(steps):
         place = tmp_path / f"temporary-{number}"
         place.mkdir()
         with runs.started(config, tmp_path / "driver", TMPDIR=str(place)) as job:
-            assert job.wait_for(lambda: list(place.glob(f"anonlib-*/{part}")))  # noqa: B023
+            within = tmp_path / "killed" if segment else place
+            assert job.wait_for(lambda: list(within.glob(f"**/{step}")))  # noqa: B023
     Job(config).run()
     assert runs.contents(tmp_path / "killed" / "release") == runs.contents(tmp_path / "whole" / "release")
+    if segment:
+        (face,) = rows_of(tmp_path / "killed" / "release")[CLIP]["faces"]
+        assert (face["first"], face["last"], face["hidden"]) == (0, 24, 0)
+        check_hidden(long, released_clip(tmp_path / "killed" / "release", tmp_path / "out.mp4"), face)
+        assert not list((tmp_path / "killed").glob("**/parts/**/*"))
 
 
 def test_a_frame_that_cannot_be_decoded_never_passes(moving: Path, tmp_path: Path) -> None:

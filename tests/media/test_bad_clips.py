@@ -396,8 +396,9 @@ def test_a_clip_with_flipped_bytes_is_read_or_is_a_problem_and_nothing_else(tmp_
         try:
             with clip_worker.as_problem(containers.UNREADABLE), io.FileIO(tmp_path / "damaged", "w+") as file:
                 file.write(data)
-                containers.info(file, 9, 10, 100)
-                assert all(len(time) == 2 for _, time in containers.frames(file, 9))
+                *_, cuts = containers.info(file, 9, 10, 100, 0.1)
+                for start in (clip_worker.NOWHERE, *(at for at, _ in cuts)):
+                    assert all(len(time) == 2 for _, time in containers.frames(file, 9, start, clip_worker.NOWHERE))
         except ImageProblem as problem:
             reasons.add(problem.reason)
     assert Reason.DAMAGED in reasons

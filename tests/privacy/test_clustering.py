@@ -294,3 +294,16 @@ def test_right_labels_are_in_doubt_nowhere(photos: list[int], seed: int) -> None
 )
 def test_what_labels_and_faces_disagree_on_is_said_once(of: list[int], labels: str, sentences: list[str]) -> None:
     assert doubts(look(of) if of else np.zeros((0, 64), np.float32), labels) == sentences
+
+
+def test_no_cluster_has_two_faces_that_are_apart_and_the_others_join_as_without_them() -> None:
+    rng = np.random.default_rng(5)
+    faces = normalized((np.eye(1, 32)[0] + 0.05 * rng.normal(size=(30, 32))).astype(np.float32))
+    photos = [list(range(start, start + 3)) for start in range(0, 30, 3)]
+    found = cluster(faces, threshold=0.9, apart=photos)
+    for photo in photos:
+        assert len(set(found[photo])) == 3
+    assert len(set(found.tolist())) < 12
+    alone = cluster(faces, threshold=0.9)
+    assert len(set(alone.tolist())) == 1
+    assert cluster(faces, threshold=0.9, apart=[[row] for row in range(30)]).tolist() == alone.tolist()

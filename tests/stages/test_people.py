@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import EXACT_BELOW
-from anonlib.stages.people import People, face_vectors, people_of, persons_of
-from anonlib.workspace.schemas import EMBEDDING_DIM, SECOND_DIM
+from anonlib.stages.people import People, face_vectors, people_of, persons_of, seen_at_once
+from anonlib.workspace.schemas import EMBEDDING_DIM, FACES, SECOND_DIM
+from anonlib.workspace.tables import of_rows
 
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
 FIRST = ("cluster", "s/5#0")
@@ -27,13 +29,16 @@ def photos(of: list[int], seed: int = 0) -> np.ndarray:
     return normalized((axis + centres[of] + noise).astype(np.float32))
 
 
-def formed(faces: pa.Table, exact_below: int = EXACT_BELOW, folder: Path = Path()) -> People:
+def formed(
+    faces: pa.Table, exact_below: int = EXACT_BELOW, folder: Path = Path(), apart: Sequence[list[int]] = ()
+) -> People:
     """The subjects of one shard's faces."""
     read = [faces.slice(0, 3), faces.slice(3)]
-    return people_of(faces, face_vectors(lambda: iter(read), len(faces), folder, exact_below=exact_below), KEYRING)
+    vectors = face_vectors(lambda: iter(read), len(faces), folder, exact_below=exact_below)
+    return people_of(faces, vectors, KEYRING, apart)
 
 
-def people(of: list[int], labels: list[str | None]) -> People:
+def people(of: list[int], labels: list[str | None], apart: Sequence[list[int]] = ()) -> People:
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(photos(of).ravel()), 128)
     columns = {
         "face_id": pa.array([f"s/{row}#0" for row in range(len(of))], pa.string()),
@@ -44,7 +49,7 @@ def people(of: list[int], labels: list[str | None]) -> People:
         "age": pa.array([20.0 + one for one in of], pa.float32()),
         "tone": pa.array([140.0 for _ in of], pa.float32()),
     }
-    return formed(pa.table(columns))
+    return formed(pa.table(columns), apart=apart)
 
 
 def test_labelled_faces_are_their_label_and_the_others_whoever_they_look_like() -> None:
@@ -63,6 +68,20 @@ def test_a_wrong_label_is_kept_and_said_and_a_person_without_one_is_named_after_
     unnamed = people([4, 5, 4], [None, None, None])
     assert unnamed.of_face.tolist() == [0, 1, 0] and unnamed.doubts == []
     assert unnamed.ids == [KEYRING.pseudonym("subject", "cluster", f"s/{row}#0") for row in (0, 1)]
+
+
+def test_faces_that_are_seen_at_once_are_different_people_however_alike() -> None:
+    still, clip = [[0, 0, 40, 40], [50, 0, 90, 40], [55, 5, 95, 45]], [0, 0, 40, 40]
+    scores = {"clip#0": (0, [1, 1, 0, 0]), "clip#1": (3, [0, 1]), "clip#2": (1, [1, 1])}
+    boxes = {"clip#0": clip, "clip#1": [50, 0, 90, 40], "clip#2": [80, 0, 120, 40]}
+    rows = [{"face_id": f"s/still#{number}", "box": box} for number, box in enumerate(still)]
+    for key, (first, found) in scores.items():
+        columns = {"first": first, "boxes": boxes[key] * len(found), "landmarks": [0.0] * 10 * len(found)}
+        rows.append({"face_id": f"s/{key}", "box": boxes[key], "track": columns | {"scores": found}})
+    # Two detections of one face in a still, and tracks of a clip that are found in one frame.
+    assert seen_at_once(of_rows(rows, FACES)) == [[0, 1], [3, 5]]
+    assert people([0, 0, 0, 1], [None] * 4, apart=[[0, 1]]).of_face.tolist() in ([0, 1, 0, 2], [0, 1, 1, 2])
+    assert people([0, 0, 0, 1], ["a", None, None, "b"], apart=[[0, 1]]).of_face.tolist() == [0, 2, 2, 1]
 
 
 def split(labels: list[str | None], second: float = 0.85) -> People:

@@ -90,16 +90,16 @@ def load_what_comes_late() -> None:
         list(_Animation(file, 1))
 
 
-def frames(file: io.RawIOBase, max_mpx: float) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
-    """Every frame as a viewer shows it, with its time as a fraction."""
+def frames(file: io.RawIOBase, max_mpx: float, start: int, end: int) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
+    """Every frame as a viewer shows it, with its time as a fraction; an animation has no parts."""
     time = Fraction(0)
     for pixels, seconds in _Animation(file, max_mpx):
         yield pixels, [time.numerator, time.denominator]
         time = _later(time, seconds)
 
 
-def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) -> list[Any]:
-    """What ClipInfo says of the file, by all its frames."""
+def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float, part: float) -> list[Any]:
+    """What ClipInfo says of the file, by all its frames; an animation has no parts."""
     animation, count, end, transparent = _Animation(file, max_mpx), 0, Fraction(0), False
     height = width = 0
     for pixels, seconds in animation:

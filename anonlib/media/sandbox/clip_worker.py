@@ -33,8 +33,10 @@ from anonlib.media.sandbox.worker import (
     received,
 )
 
-REQUEST = struct.Struct("<BIdd")
-"""The kind of request, and what it may take: frames of a window, minutes of the clip, frames a second."""
+REQUEST = struct.Struct("<BIdddqq")
+"""The kind of request, and what it may take: frames of a window, minutes of the clip, frames a second; the seconds of
+its parts; from which key frame on, and up to which one, by their times, NOWHERE for the ends of the clip."""
+NOWHERE = -(1 << 63)
 INFO, FRAMES, SOUND = range(3)
 SOUND_RATE = 48_000
 """Samples a second of the sound that is passed on."""
@@ -61,16 +63,16 @@ def main() -> None:
     limit_memory(confined(channel) + _FIXED_BYTES + round(_PICTURES * 6 * max_mpx * 1e6))
     running: Iterator[Any] | None = None
     while request := received(channel, REQUEST.size):
-        wanted, most, minutes, rate = REQUEST.unpack(request)
+        wanted, most, minutes, rate, part, start, end = REQUEST.unpack(request)
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
         answer: Any
         try:
             with as_problem(reader.UNREADABLE):
                 if wanted == INFO:
-                    answer = reader.info(file, max_mpx, minutes, rate)
+                    answer = reader.info(file, max_mpx, minutes, rate, part)
                 else:
                     running = running or (
-                        reader.sound(file, minutes) if wanted == SOUND else reader.frames(file, max_mpx)
+                        reader.sound(file, minutes) if wanted == SOUND else reader.frames(file, max_mpx, start, end)
                     )
                     answer = _window(running, shared, most)
         except ImageProblem as problem:

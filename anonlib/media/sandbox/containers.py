@@ -11,6 +11,7 @@ import io
 import os
 import re
 import struct
+from array import array
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from anonlib.codes import Note, Reason, Stripped
 from anonlib.datasets.names import clip_kind
 from anonlib.errors import ImageProblem
-from anonlib.media.sandbox.clip_worker import SOUND_RATE, check_length, check_rate, check_size
+from anonlib.media.sandbox.clip_worker import NOWHERE, SOUND_RATE, check_length, check_rate, check_size
 
 ACCURATE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 """Without the last three libswscale's way to RGB and back darkens a picture by a level."""
@@ -43,6 +44,8 @@ _SIGNAL = np.rint(np.linspace(0, 1, 1 << 16) ** (1 / 2.4) * 255).astype(np.uint8
 _TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32).T
 _DOLBY_VISION = {"dvh1", "dvhe", "dva1", "dvav", "dav1"}
 _ONE = 1 << 16
+_BEFORE = 3
+"""Seconds."""
 _OF_EVERY_FILE = {
     "major_brand": r"[\w ]{4}",
     "minor_version": r"\d{1,10}",
@@ -99,8 +102,11 @@ def _video(container: Any) -> Any:
     raise ImageProblem(Reason.NO_VIDEO)
 
 
-def _decoded(file: io.RawIOBase | io.BytesIO) -> Iterator[tuple[Any, Fraction]]:
-    """Every frame, progressive, with its time in s; raises ImageProblem where one is damaged or of another size."""
+def _decoded(
+    file: io.RawIOBase | io.BytesIO, start: int = NOWHERE, end: int = NOWHERE
+) -> Iterator[tuple[Any, Fraction]]:
+    """Every frame from one key frame up to another, progressive, with its time in s; raises ImageProblem where one is
+    damaged or of another size."""
     _, container = _opened(file)
     with container:
         stream = _video(container)
@@ -109,8 +115,9 @@ def _decoded(file: io.RawIOBase | io.BytesIO) -> Iterator[tuple[Any, Fraction]]:
         context.options = {"err_detect": "explode"}
         first = graph = None
         last, step = None, stream.time_base
-        for packet in container.demux(stream):
-            frames = packet.decode()
+        for packet in _packets(container, stream, start):
+            over = packet.pts == end and packet.is_keyframe
+            frames = context.decode(None) if over else packet.decode()
             for frame in frames:
                 first = first or frame
                 if frame.is_corrupt:
@@ -120,13 +127,29 @@ def _decoded(file: io.RawIOBase | io.BytesIO) -> Iterator[tuple[Any, Fraction]]:
                 if frame.interlaced_frame and graph is None:
                     graph = _deinterlacer(frame, step)
             if graph is not None:
-                frames = _through(graph, frames, packet.size == 0)
+                frames = _through(graph, frames, over or packet.size == 0)
             for frame in frames:
-                time = None if frame.pts is None else frame.pts * frame.time_base
+                time = None if frame.pts is None else frame.pts * (frame.time_base or step)
                 if time is None or (last is not None and time <= last):
                     time = Fraction(0) if last is None else last + step
                 last = time
                 yield frame, time
+            if over:
+                return
+
+
+def _packets(container: Any, stream: Any, start: int) -> Iterator[Any]:
+    """The packets from a key frame on."""
+    if start != NOWHERE:
+        # Indexes are of times of decoding in some containers, and of showing in others, so it is sought from before.
+        container.seek(max(start - round(_BEFORE / stream.time_base), stream.start_time or 0), stream=stream)
+    waiting = start != NOWHERE
+    for packet in container.demux(stream):
+        waiting = waiting and not (packet.pts == start and packet.is_keyframe)
+        if waiting and (packet.pts is None or packet.pts > start):
+            raise ImageProblem(Reason.DAMAGED, "the clip's index leads elsewhere; leave clip.segment out")
+        if not waiting:
+            yield packet
 
 
 def _deinterlacer(frame: Any, time_base: Fraction) -> Graph:
@@ -228,10 +251,10 @@ def _turned(frame: Any) -> tuple[bool, bool, bool]:
     raise ImageProblem(Reason.CLIP_FORMAT, "the clip is to be shown scaled, or turned by an angle that is not square")
 
 
-def frames(file: io.RawIOBase, max_mpx: float) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
-    """Every frame as a player shows it, with its time as a fraction."""
+def frames(file: io.RawIOBase, max_mpx: float, start: int, end: int) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
+    """Every frame of a part as a player shows it, with its time as a fraction."""
     reformatter, colour, turn = VideoReformatter(), None, (False, False, False)
-    for frame, time in _decoded(file):
+    for frame, time in _decoded(file, start, end):
         if colour is None:
             check_size(frame, max_mpx)
             colour, turn = _Colour(frame), _turned(frame)
@@ -240,8 +263,8 @@ def frames(file: io.RawIOBase, max_mpx: float) -> Iterator[tuple[NDArray[np.uint
         yield pixels[:: -1 if turn[2] else 1, :: -1 if turn[1] else 1], [time.numerator, time.denominator]
 
 
-def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) -> list[Any]:
-    """What ClipInfo says of the file, by its packets and first frame."""
+def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float, part: float) -> list[Any]:
+    """What ClipInfo says of the file, by its packets and first frame; `part`: the seconds of its parts, 0 for one."""
     size = file.seek(0, os.SEEK_END)
     kind, container = _opened(file)
     with container:
@@ -252,7 +275,7 @@ def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) -
             raise ImageProblem(Reason.CLIP_FORMAT, "the clip is in Dolby Vision, whose colours cannot be converted")
         if any(entry.pos + entry.size > size for entry in stream.index_entries):
             raise ImageProblem(Reason.DAMAGED, "the clip is cut off: its index names more than there is in the file")
-        count, rate, start, end = _measured(container, stream, minutes, most_rate)
+        count, rate, start, end, cuts = _measured(container, stream, minutes, most_rate, part)
         stripped = _stripped(container, stream)
         promised = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
         average, codec = stream.average_rate, stream.codec_context.name
@@ -272,19 +295,21 @@ def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float) -
     rate = max(rate, Fraction(1, 1000)).limit_denominator(1001)
     if average and abs(average / rate - 1) < 0.005:
         rate = average
+    parts = [] if kind == "avi" else cuts  # an AVI does not say when frames are shown
     side = (frame.height, frame.width) if exchanged else (frame.width, frame.height)
     aspect = 1 / aspect if exchanged else aspect
     fractions = [[f.numerator, f.denominator] for f in (rate, time_base, aspect, start, end)]
     about = [colour.matrix, colour.primaries, colour.transfer]
-    return [*side, count, *fractions, about, kind, codec, audible, sorted(stripped), notes]
+    return [*side, count, *fractions, about, kind, codec, audible, sorted(stripped), notes, None, None, False, parts]
 
 
 def _measured(
-    container: Any, stream: Any, minutes: float, most_rate: float
-) -> tuple[int, Fraction, Fraction, Fraction]:
-    """Frames of a stream by its packets, how many a second, when the first begins and the last ends; raises
-    ImageProblem."""
+    container: Any, stream: Any, minutes: float, most_rate: float, part: float
+) -> tuple[int, Fraction, Fraction, Fraction, list[list[int]]]:
+    """Frames of a stream by its packets, how many a second, when the first begins and the last ends, and the cuts of
+    its parts; raises ImageProblem."""
     count, start, last, end = 0, None, Fraction(0), Fraction(0)
+    times, keys = array("q"), bytearray()
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise ImageProblem(Reason.DAMAGED, "the clip is cut off or damaged")
@@ -292,6 +317,9 @@ def _measured(
             continue
         count += 1
         at = packet.pts if packet.pts is not None else packet.dts
+        if part:
+            times.append(NOWHERE if packet.pts is None else packet.pts)
+            keys.append(packet.is_keyframe)
         if at is not None:
             time, length = at * stream.time_base, (packet.duration or 0) * stream.time_base
             start = time if start is None else min(start, time)
@@ -304,7 +332,22 @@ def _measured(
         end = start + Fraction(1, 25)
     rate = (count - 1) / (last - start) if last > start else 1 / (end - start)
     check_rate(float(rate), most_rate)
-    return count, rate, start, end
+    return count, rate, start, end, _cuts(np.array(times), np.array(keys, bool), float(part / stream.time_base))
+
+
+def _cuts(times: NDArray[np.int64], keys: NDArray[np.bool_], least: float) -> list[list[int]]:
+    """Where parts of at least so many ticks begin, and the number of the frame: at key frames (n,) which are shown
+    behind all that is decoded before and before all that is decoded behind."""
+    if not len(times) or times.min() == NOWHERE:
+        return []
+    clean = keys & (times == np.minimum.accumulate(times[::-1])[::-1])
+    clean[1:] &= times[1:] > np.maximum.accumulate(times)[:-1]
+    found, last = [], int(times[0])
+    for number in np.flatnonzero(clean).tolist():
+        if times[number] - last >= least:
+            last = int(times[number])
+            found.append([last, number])
+    return found
 
 
 def _stripped(container: Any, video: Any) -> set[Stripped]:
