@@ -53,6 +53,7 @@ _STRAP, _UNDER, _BEARDED = 0.16, 0.55, 0.18
 """Beard grows beyond an outline by at most the first, eye distances, and is taken out below this share of the face's
 width, where it covers more than that share of the chin."""
 _STUBBLE = (0.2, 1.5)  # how much darker than skin it is at least, log, and rougher
+_RAGGED = 0.03  # how softly what is mirrored into a face is shown, eye distances
 BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
 
 
@@ -250,8 +251,9 @@ def without(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
     far_rows = np.clip(2 * rows - old_rows[:, None] + top, 0, last_row)
     far = far_rows * np.int32(last_column + 1) + np.clip(2 * columns - old_columns + left, 0, last_column)
     nearest = (rows + top) * np.int32(last_column + 1) + columns + left
+    mirrored = np.take(view.reshape(-1, 3), np.where(np.take(blocked, far) > 0, nearest, far), axis=0)
+    # Where mirror images of two places meet they are ragged.
+    soft = cv2.GaussianBlur(mirrored, (0, 0), max(0.8, _RAGGED * eye_distance))
     out = view.copy()
-    out[top : y + height + 1, left : x + width + 1] = np.take(
-        view.reshape(-1, 3), np.where(np.take(blocked, far) > 0, nearest, far), axis=0
-    )
+    out[top : y + height + 1, left : x + width + 1] = np.where(part[..., None] > 0, soft, mirrored)
     return out
