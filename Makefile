@@ -5,6 +5,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PINS   ?= constraints.txt
 
+# Else every process of a test compiles what it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup system demo test fuzz lint bench clean
 
 setup: $(VENV)/.ready
