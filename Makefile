@@ -13,12 +13,14 @@ unexport PYTHONDONTWRITEBYTECODE
 setup: $(VENV)/.ready
 
 # What is imported compiles itself then, and most of what is installed never is: --no-compile halves the time.
-# torch first and pinned: the unpinned wheel brings gigabytes of CUDA to a machine without a GPU.
+# torch first and pinned: the unpinned wheel brings gigabytes of CUDA to a machine without a GPU. insightface without what
+# it asks for: its opencv-python would overwrite the headless one, and the rest is here.
 $(VENV)/.ready: pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --upgrade pip setuptools
 	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) torch==2.13.0
 	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --no-build-isolation -e '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint $(PINS) --no-deps insightface
 	touch $@
 
 # Azure's emulator, for the tests; they are skipped, and say so, where there is no npm.

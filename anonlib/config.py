@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -326,6 +326,9 @@ class MethodConfig(_Frozen):
 
     # Every release's run.json records all of these keys, so they stand here. A method that needs others adds them in a
     # subclass, its `Settings`, which also checks those that it reads.
+    FILES: ClassVar[tuple[str, ...]] = ("swapper", "recognizer", "donors")
+    """Keys that say where something lies: what is in it counts, and releases name its sha256 instead."""
+
     name: str = _key("What replaces a face (docs/methods.md).", "k-diff")
     k: int = _key("The least number of people that share one new face.", 5, ge=2, le=1000)
     texture: str | None = _key("How a new face is made.", None)
@@ -340,12 +343,15 @@ class MethodConfig(_Frozen):
         flag="--face-region",
     )
     accept: str | None = _key("Of embedding: that people can still recognize these faces, in these words.", None)
+    swapper: str | None = _key("Of inswapper: your swapper's .onnx file.", None)
+    recognizer: str | None = _key("Of inswapper: the ArcFace .onnx that the swapper was made for.", None)
+    donors: str | None = _key("Of inswapper: photos of people who agreed to lend their faces.", None)
 
     def released(self, digests: Mapping[str, str]) -> dict[str, Any]:
-        """These settings as run.json states them, with the sha256 of the decoder, if there is one among `digests`."""
-        # Keys of methods that are gone: releases of schema version 4 have them, all with these values.
-        former = {"draw": "fresh", "swapper": None, "recognizer": None, "donors": None}
-        return self.model_dump(mode="json") | former | {"decoder": digests.get("decoder")}
+        """These settings as run.json states them: of each file its sha256, by key, or None; of the decoder, too."""
+        # `draw` was a key: releases of schema version 4 have it, all with this value.
+        files = {key: digests.get(key) for key in (*self.FILES, "decoder")}
+        return self.model_dump(mode="json") | files | {"draw": "fresh"}
 
 
 def _method_settings(document: Any) -> Any:
@@ -472,6 +478,7 @@ class JobConfig(_Frozen):
         everything = self.model_dump(
             mode="json",
             exclude={
+                "method": set(self.method.FILES),
                 "detector": {"path"},
                 "input": {"uri"},
                 "hide": {"__all__": {"path"}},

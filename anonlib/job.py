@@ -98,7 +98,7 @@ class Job:
         preflight(config)["licences"]()
         self._detector_files = detector_files(config)
         self.files = self.method.read_files(config) | self._detector_files
-        self._travelling = {name: file.data for name, file in self.files.items()}
+        self._travelling = {name: file.data for name, file in self.files.items() if file.travels}
         self.stores: layout.JobStores = layout.open_stores(config)
         if self.stores.workspace.exists(layout.PURGED):
             raise JobError(f"the workspace {config.workspace.uri} was purged; give this job a new one")

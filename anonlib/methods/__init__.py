@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from anonlib.config import JobConfig, MethodConfig
 from anonlib.methods.base import Method
-from anonlib.methods.feature_transfer import Embedding
+from anonlib.methods.feature_transfer import Embedding, Inswapper
 from anonlib.methods.identity_draws import BankSurrogate, DpEpsilon, DpKappa, DpNoise, DpSubset, Sampling
 from anonlib.methods.k_anonymity import KDiff, KSame
 from anonlib.methods.redaction import Redaction
@@ -27,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
     "sampling": Sampling,
     "surrogate": BankSurrogate,
     "embedding": Embedding,
+    "inswapper": Inswapper,
     "fill": Redaction,
     "solid": Redaction,
     "blur": Redaction,

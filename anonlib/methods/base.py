@@ -43,10 +43,11 @@ USERS_OWN = "the user's own; unknown to anonlib"  # the terms of a file that the
 
 @dataclass(frozen=True)
 class MethodFile:
-    """What a job needs beside the catalogue's models, and under which terms."""
+    """What a job needs beside the catalogue's models, and under which terms; `travels`: workers need it too."""
 
     data: bytes
     terms: str
+    travels: bool = True
 
     @cached_property
     def digest(self) -> str:

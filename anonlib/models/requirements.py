@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from anonlib.config import JobConfig
 from anonlib.errors import ConfigError, ModelUnusable
@@ -32,11 +33,8 @@ def check_licences(names: Iterable[str], job: JobConfig) -> None:
             )
 
 
-def input_size(data: bytes, kind: str, outputs: int | None = None) -> tuple[int, int] | None:
-    """The (H, W) of the image that a user's ONNX takes, None where it takes any.
-
-    Raises ModelUnusable, as no network of this `kind`, if it takes something else, or has not that many `outputs`.
-    """
+def read_graph(data: bytes) -> tuple[Any, list[list[int | None]]]:
+    """The graph of a user's ONNX file, and the shapes of its inputs, None for a free side. Raises ModelUnusable."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -46,7 +44,15 @@ def input_size(data: bytes, kind: str, outputs: int | None = None) -> tuple[int,
         raise ModelUnusable(f"it cannot be read as ONNX: {error}") from None
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in weights]
-    shapes = [[side.dim_value or None for side in sides] for sides in inputs]
+    return graph, [[side.dim_value or None for side in sides] for sides in inputs]
+
+
+def input_size(data: bytes, kind: str, outputs: int | None = None) -> tuple[int, int] | None:
+    """The (H, W) of the image that a user's ONNX takes, None where it takes any.
+
+    Raises ModelUnusable, as no network of this `kind`, if it takes something else, or has not that many `outputs`.
+    """
+    graph, shapes = read_graph(data)
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3 or outputs not in (None, len(graph.output)):
         answers = f" and has {outputs} outputs" if outputs else ""
         raise ModelUnusable(f"it is no {kind}: that takes one image (1, 3, H, W){answers}")

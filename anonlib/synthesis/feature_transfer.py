@@ -1,8 +1,9 @@
 """Another person's features, put into a face that keeps its looks: machine evasion after Hanawa et al. 2024.
 
 Recognizers then read less of the person and more of the donor; people still recognize the face, so nothing is claimed.
-A change (tints and shifts) is applied to the photo itself, which stays as sharp as it was. It fades at the edge of the
-oval's first ring. A crop's `matrix` (2, 3) leads from photo px to its own.
+A change (tints and shifts) is applied to the photo itself, which stays as sharp as it was; a user's swapper (inswapper)
+lays new px over it in its own colours. Both fade at the edge of the oval's first ring. A crop's `matrix` (2, 3) leads
+from photo px to its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 
 from anonlib.faces import align, topology
 from anonlib.faces.mesh import five_points
-from anonlib.models.catalog import InputSpec
+from anonlib.models.catalog import ARCFACE_POINTS, InputSpec
+from anonlib.models.packs import SWAPPER_SHIFT, SWAPPER_SIZE, Swap
 from anonlib.privacy.clustering import normalized
 from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.canonical import filled, sampled, vertices_of
@@ -32,7 +34,9 @@ TRAINED_AGAINST = ("dlib-resnet", "mobileface")
 """The recognizers whose gradients its training used (see its card): they do not judge it."""
 FEATHER = 3.0
 """Standard deviation in px of a crop of SIDE px by which the oval's edge is softened."""
+_SWAPPER_POINTS = np.array(ARCFACE_POINTS, np.float32) + np.array([SWAPPER_SHIFT, 0.0], np.float32)
 _WHOLE = 0.9
+_LEAST_SPREAD = 4.0
 _STORED = ("centre", "donors", "female", "age")
 
 
@@ -48,7 +52,7 @@ class FeatureTransferNetwork(Network):
 
     def render(self, image: Pixels, mesh: Floats, way: Floats) -> Rendered:
         """A face of a photo (H, W, 3) with `mesh` (468, 3) px, changed along a `way` (d,): donor less person."""
-        pixels, matrix = take(image, mesh)
+        pixels, matrix = take(image, mesh, POINTS)
         tints, shifts = self.engine(network_input(pixels, way)[None])
         return change(image, mesh, matrix, 255 * tints[0].transpose(1, 2, 0), shifts[0].transpose(1, 2, 0))
 
@@ -73,10 +77,11 @@ def network_input(crop: Pixels, way: Floats) -> Floats:
     return packed
 
 
-def take(image: Pixels, mesh: Floats) -> tuple[Pixels, align.Affine]:
-    """The crop (SIDE, SIDE, 3) of a photo with the five points of `mesh` (468, 3) on POINTS, and its matrix."""
-    matrix = align.similarity(five_points(mesh), POINTS)
-    return align.crop(image, matrix, SIDE), matrix
+def take(image: Pixels, mesh: Floats, points: Floats, side: int = SIDE) -> tuple[Pixels, align.Affine]:
+    """The crop (side, side, 3) of a photo in which the five points of `mesh` (468, 3) fall on `points` (5, 2). Returned
+    with its matrix."""
+    matrix = align.similarity(five_points(mesh), points)
+    return align.crop(image, matrix, side), matrix
 
 
 def change(image: Pixels, mesh: Floats, matrix: align.Affine, tints: Floats, shifts: Floats) -> Rendered:
@@ -91,6 +96,28 @@ def change(image: Pixels, mesh: Floats, matrix: align.Affine, tints: Floats, shi
     x, y = columns + moved[..., 0], rows + moved[..., 1]
     fetched = cv2.remap(place.view, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     return place.rendered(fetched + place.alpha[..., None] * in_its_colours(place.view, sampled(tints, place.grid)))
+
+
+def replace(image: Pixels, mesh: Floats, matrix: align.Affine, pixels: Pixels) -> Rendered:
+    """The photo with a face's px replaced by `pixels` (s, s, 3), in the mean and spread of the colours they replace.
+    Colours after Reinhard et al. 2001, channel by channel in RGB, over what is replaced."""
+    place = _CropPlace.of(image, mesh, matrix, len(pixels))
+    laid = sampled(pixels.astype(np.float32), place.grid)
+    weight = place.alpha[..., None] / max(float(place.alpha.sum()), 1e-6)
+    old = place.view.astype(np.float32)
+    means, spreads = [], []
+    for picture in (old, laid):
+        means.append((weight * picture).sum(axis=(0, 1)))
+        spreads.append(np.sqrt((weight * (picture - means[-1]) ** 2).sum(axis=(0, 1))))
+    gain = spreads[0] / np.maximum(spreads[1], _LEAST_SPREAD)
+    recoloured = (laid - means[1]) * np.clip(gain, 0.5, 2.0) + means[0]
+    return place.rendered(old + place.alpha[..., None] * (recoloured - old))
+
+
+def swapped(image: Pixels, mesh: Floats, donor: Floats, swap: Swap) -> Rendered:
+    """A face of a photo (H, W, 3) with `mesh` (468, 3) px, replaced by that of an ArcFace vector (512,) by `swap`."""
+    pixels, matrix = take(image, mesh, _SWAPPER_POINTS, SWAPPER_SIZE)
+    return replace(image, mesh, matrix, swap(pixels, donor))
 
 
 def alpha_in_crop(mesh: Floats) -> Floats:

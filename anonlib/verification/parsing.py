@@ -108,6 +108,9 @@ class ReleasedMethod(BaseModel):
     other_angle: float = 50.0
     region: str = Field(default="wide", pattern=_WORD)
     accept: str | None = Field(default=None, max_length=100)
+    swapper: str | None = None
+    recognizer: str | None = None
+    donors: str | None = None
 
 
 class Marker(BaseModel):

@@ -24,6 +24,7 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "dp-purkayastha": {"epsilon": 3},
     "dp-subset": {"epsilon": 3, "near": 4},
     "embedding": {"accept": STILL_RECOGNIZED},
+    "inswapper": {"swapper": "s.onnx", "recognizer": "r.onnx", "donors": "people/"},
 }
 
 
@@ -44,6 +45,8 @@ COMPLETE: dict[str, dict[str, Any]] = {
         ({"name": "embedding"}, "deceives recognizers and not people, so it anonymizes nobody"),
         ({"name": "embedding", "accept": "yes"}, f'accept: "{STILL_RECOGNIZED}"'),
         ({**ACCEPTED, "texture": "gallery"}, "changes the face's own px and has no texture"),
+        ({"name": "inswapper", "swapper": "s", "recognizer": "r"}, r"swapper and recognizer, the .onnx files.*donors"),
+        ({"name": "solid", "swapper": "s", "donors": "p"}, "swapper belongs to inswapper; the method is solid"),
         ({"accept": STILL_RECOGNIZED}, "accept belongs to embedding; the method is k-diff"),
     ],
 )
