@@ -37,7 +37,7 @@ _PIECE_ROWS = 8
 _GPU_BYTES = 16 << 20  # of input: what fits, as a power of two from 8 to 32 rows, keeps a GPU busy in under 2 GiB
 _GPU_LEAST, _GPU_MOST = 8, 32
 
-# onnxruntime asks for it when it is imported, and would else report to its maker.
+# onnxruntime asks for it when it is imported, and would else report to its maker; so does insightface's.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})

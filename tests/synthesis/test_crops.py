@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from anonlib.faces import align, topology
 from anonlib.synthesis import feature_transfer as crops
+from anonlib.synthesis.feature_transfer import POINTS
 from tests.support.photos import Pixels
 
 Mesh = NDArray[np.float32]
@@ -17,11 +18,11 @@ TINTS, SHIFTS = np.zeros((128, 128, 3), np.float32), np.zeros((16, 16, 2), np.fl
 
 @pytest.fixture
 def taken(photo: Pixels, mesh: Mesh) -> tuple[Pixels, Mesh]:
-    return crops.take(photo, mesh)
+    return crops.take(photo, mesh, POINTS)
 
 
 def changed(photo: Pixels, mesh: Mesh, tints: Mesh = TINTS, shifts: Mesh = SHIFTS) -> crops.Rendered:
-    return crops.change(photo, mesh, crops.take(photo, mesh)[1], tints, shifts)
+    return crops.change(photo, mesh, crops.take(photo, mesh, POINTS)[1], tints, shifts)
 
 
 def oval(photo: Pixels, mesh: Mesh, grow: float) -> NDArray[np.bool_]:
@@ -60,6 +61,19 @@ def test_a_shift_moves_the_face_and_keeps_it_sharp(photo: Pixels, mesh: Mesh, ta
     inside = oval(photo, mesh, 0.8)
     assert np.abs(out[inside].astype(int) - moved[inside]).mean() < 1.5
     assert np.abs(out[inside].astype(int) - photo[inside]).mean() > 3
+
+
+def test_new_px_are_laid_where_the_old_were_in_their_colours(
+    photo: Pixels, mesh: Mesh, taken: tuple[Pixels, Mesh]
+) -> None:
+    pixels, matrix = taken
+    inside, outside = oval(photo, mesh, 0.9), ~oval(photo, mesh, 1.6)
+    again = pasted(photo, crops.replace(photo, mesh, matrix, pixels))
+    assert np.abs(again.astype(int) - photo)[inside].mean() < 4
+    tinted = np.clip(0.7 * pixels + [30, 0, 0], 0, 255).astype(np.uint8)
+    recoloured = pasted(photo, crops.replace(photo, mesh, matrix, tinted))
+    assert np.abs(recoloured[inside].mean(axis=0) - photo[inside].mean(axis=0)).max() < 3
+    assert (recoloured[outside] == photo[outside]).all()
 
 
 def test_a_face_that_the_photo_cuts_is_changed_as_far_as_it_is_there(photo: Pixels, mesh: Mesh) -> None:
