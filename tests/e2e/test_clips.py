@@ -143,7 +143,7 @@ def test_a_run_that_is_killed_three_times_in_a_clip_ends_in_the_same_bytes(
         with runs.started(config, tmp_path / "driver", TMPDIR=str(place)) as job:
             within = tmp_path / "killed" if segment else place
             # Not Path.glob, which fails where a folder goes meanwhile.
-            assert job.wait_for(lambda: glob(f"{within}/**/{step}", recursive=True))  # noqa: B023
+            assert job.wait_for(lambda: glob(f"{within}/**/{step}", recursive=True))  # noqa: B023, PTH207
     Job(config).run()
     assert runs.contents(tmp_path / "killed" / "release") == runs.contents(tmp_path / "whole" / "release")
     if segment:
