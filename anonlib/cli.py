@@ -355,6 +355,8 @@ def export(
     from anonlib.verification.export import C2PA
     from anonlib.verification.export import export as write
 
+    if to != C2PA and (certificate or private_key):
+        raise typer.BadParameter(f"only c2pa signs, and this is {to}", param_hint="--certificate, --private-key")
     options = StorageOptions(endpoint_url, region, requester_pays=requester_pays)
     with terminal.guarded():
         target = open_storage(into, options)

@@ -172,3 +172,9 @@ def test_failed_lines_are_named_with_their_reason() -> None:
     failed = [line for line in failing.gate if not line.passed]
     assert rows[0][1] == f"FAILED, {len(failed)} of {len(failing.gate)} lines"
     assert [value for _, value in rows[1:]] == [f"{line.name}: {line.why}" for line in failed]
+
+
+def test_labels_are_never_taken_for_signed_pictures(tmp_path: Path) -> None:
+    asked = ["export", "release", "--to", "coco", "--into", str(tmp_path), "--private-key", "key.pem"]
+    done = CLI.invoke(app, asked)
+    assert done.exit_code == 2 and "only c2pa signs" in done.output
