@@ -384,7 +384,7 @@ class JobConfig(_Frozen):
     keep_fields: tuple[str, ...] = _key("Fields of the sidecars that pass; all others are dropped.", ())
     too_few: Literal["stop", "ellipse"] = _key(
         "Where people are fewer than twice k, or no class can be formed: end after the plan, or go on with ellipses. "
-        "With the texture gallery faces are dealt by lot then, outside the claim.",
+        "With the texture gallery each person then gets a face of it at random, outside the claim.",
         "stop",
     )
     fallback: Literal["fill", "solid"] = _key(

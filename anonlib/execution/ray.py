@@ -147,7 +147,7 @@ class _Pool:
             idle.start()
 
     def _let_go(self, runs: int) -> None:
-        """End all actors, unless there has been a run since so many."""
+        """End all actors, unless another run has begun since this many had."""
         with self._changing:
             if runs == self._runs:
                 for actor in {*self._free, *self._coming.values()}:

@@ -22,7 +22,7 @@ from anonlib.models.runtime import ON_ONE_CORE
 
 _CORE = 0.3
 """Probability from which a px belongs to the core of a line."""
-_UNCLIP = 2.0  # a line reaches over its core by so many times area / perimeter
+_UNCLIP = 2.0  # a line reaches beyond its core by this many times the core's area over its perimeter
 _ROOM = 1.0  # px around a line
 _LEAST = 3  # px: the shorter side of a core
 _STRIDE, _PERSON_IOU = 4, 0.6

@@ -85,7 +85,7 @@ def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
 
 
 def on_threads(count: int) -> Callable[[Callable[[_Item], _Result], Iterable[_Item]], Iterator[_Result]]:
-    """A `map` of which so many calls run at once, each with its caller's stopwatch; results come in order."""
+    """A `map` of which `count` calls run at once, each with its caller's stopwatch; results come in order."""
     if count == 1:
         return map
     pool = ThreadPoolExecutor(count)

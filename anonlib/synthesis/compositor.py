@@ -108,9 +108,9 @@ class Rendered:
 class Composite:
     """Where a surrogate of a neutral `shape` (468, 3) goes in a photo: the photo's `view` (h, w, 3), its `ground`
     without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, the `shade` (3,)
-    of its skin, `skin_grid` where its relief is read, `skin` (h, w) how
-    surely it is skin; the `part` that is painted, in whose px its `eyes` and `mouth` are; the `grain` of its skin, the
-    `opening` of the mouth and the `eye_distance` px; else as in Rendered."""
+    of its skin, `skin_grid` where its relief is read, `skin` (h, w) how surely it is skin; the `part` that is painted,
+    in whose px its `eyes` and `mouth` are; the `grain` of its skin, the `opening` of the mouth and the `eye_distance`
+    px; else as in Rendered."""
 
     view: Pixels
     ground: Pixels

@@ -228,7 +228,7 @@ def outlined(view: Pixels, face: Mask, old: Floats, new: Floats, pull: Floats, e
 
 
 def around(reach: float) -> NDArray[np.uint8]:
-    """What `cv2.dilate` takes to reach so many px further, one at least."""
+    """The kernel by which `cv2.dilate` reaches `reach` px further, one px at least."""
     side = 2 * max(1, round(reach)) + 1
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 

@@ -336,7 +336,7 @@ def _measured(
 
 
 def _cuts(times: NDArray[np.int64], keys: NDArray[np.bool_], least: float) -> list[list[int]]:
-    """Where parts of at least so many ticks begin, and the number of the frame: at key frames (n,) which are shown
+    """Where parts of `least` ticks or more begin, and the number of the frame: at key frames (n,) which are shown
     behind all that is decoded before and before all that is decoded behind."""
     if not len(times) or times.min() == NOWHERE:
         return []

@@ -52,7 +52,8 @@ REQUEST = struct.Struct("<BQQi")
 DECODE, HEADER, REPLACE, COMPARE = range(4)
 """Pixels of a photo, how many bytes they would be, a JPEG with new pixels in some MCUs, blocks in which two differ.
 
-The last two come with a pickle of what `exact` wants beside the file: its caller trusts nobody, and can be trusted.
+The last two come with a pickle of what `exact` needs beside the file. It is made by the process that started this one,
+so it may be read; what this one answers is never unpickled there.
 """
 ANSWER = struct.Struct("<I")
 """Bytes of JSON that follow."""
