@@ -14,7 +14,7 @@ from PIL import Image
 
 from anonlib.audit.findings import AuditReport, GateLine, LeakCheck
 from anonlib.audit.report.page import COLOURS, REQUIRED, draw_examples, rendered, write_html, write_pdf
-from anonlib.audit.report.summary import BASELINES, in_short, risks, what_was_done
+from anonlib.audit.report.summary import in_short, risks, what_was_done
 from anonlib.errors import JobError
 from tests.support import findings, photos
 from tests.support.html_text import Page
@@ -24,13 +24,8 @@ EXAMPLE = photos.jpeg(photos.nobody()[:32, :32])
 HOSTILE = """</style><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;{{ 7 * 7 }}"""
 
 
-def without_charts(report: AuditReport) -> AuditReport:
-    """The same with one attack and no measure of use, since charts take time."""
-    return report.model_copy(update={"attacks": report.attacks[:1], "utility": ()})
-
-
 def page_of(report: AuditReport) -> Page:
-    return Page(write_html(without_charts(report)))
+    return Page(write_html(report))
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +60,6 @@ def test_the_page_can_be_read_aloud(page: Page, html: str) -> None:
     assert named | linked | set(re.findall(r"url\(#([^)]+)\)", html)) <= set(ids)
     assert len(page.all("table")) == 9
     assert all(head.attributes.get("scope") in {"col", "row", "rowgroup"} for head in page.all("th"))
-    charts = [element for element in page.all("div") if element.attributes.get("class") == "drawing"]
-    assert len(charts) == 1
-    assert all(chart.attributes["role"] == "img" and len(chart.attributes["aria-label"]) > 40 for chart in charts)
     assert all(svg.attributes.get("aria-hidden") == "true" for svg in page.all("svg"))
     assert all(image.attributes["alt"] for image in page.all("img"))
 
@@ -84,7 +76,7 @@ def test_text_and_marks_can_be_told_from_their_ground() -> None:
 
     assert all(contrast(text, "paper") >= 4.5 for text in ("ink", "soft", "pass", "fail", "released"))
     assert all(contrast(text, f"{ground}-ground") >= 4.5 for ground in ("pass", "fail") for text in (ground, "ink"))
-    assert all(contrast(mark, "paper") >= 3 for mark in (*BASELINES, "axis"))
+    assert contrast("axis", "paper") >= 3
 
 
 def test_pass_and_fail_differ_in_words_and_shape_and_counts_that_do_not_add_up_are_marked(page: Page) -> None:
