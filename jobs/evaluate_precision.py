@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from anonlib.config import DetectorConfig, load_config
 from anonlib.datasets import label, open_input
-from anonlib.faces.centerface import CenterFaceDetector
+from anonlib.faces.centerface import CenterFaceDetector, YuFaceDetector
 from anonlib.faces.embed import Recognizer, read_attributes
 from anonlib.faces.mesh import FaceMesh, five_points
 from anonlib.faces.regions import Regions, labelled_face
-from anonlib.faces.yuface import YuFaceDetector
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import try_to_read
 from anonlib.models.cache import model_bytes

@@ -1,4 +1,4 @@
-"""The detectors: what finds the regions of an image that a job must hide. One file each, and one line in DETECTORS."""
+"""The detectors: what finds the regions of an image that a job must hide. One class each, and one line in DETECTORS."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import ClassVar, Protocol, Self
 
 from anonlib.config import NO_DETECTOR, DetectorConfig
 from anonlib.errors import ConfigError, ModelUnusable, suggestion
-from anonlib.faces.centerface import CenterFaceDetector
+from anonlib.faces.centerface import CenterFaceDetector, YuFaceDetector
 from anonlib.faces.regions import NO_REGIONS, Images, Regions, Sizes
 from anonlib.faces.scrfd import ScrfdDetector
-from anonlib.faces.yuface import YuFaceDetector
 from anonlib.media.codec import Picture
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS

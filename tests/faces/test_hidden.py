@@ -10,8 +10,7 @@ import onnx
 import pytest
 
 from anonlib.errors import ConfigError, ModelUnusable
-from anonlib.faces.hidden import KINDS, least_side, network_of, open_hidden, own_networks, seen_in
-from anonlib.faces.plate import PlateDetector
+from anonlib.faces.hidden import KINDS, PlateDetector, least_side, network_of, open_hidden, own_networks, seen_in
 from anonlib.faces.regions import Regions, overlaps
 from anonlib.models.cache import model_bytes
 from anonlib.models.requirements import own_terms

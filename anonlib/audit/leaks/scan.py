@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from anonlib.audit.evidence.gather import Report
 from anonlib.audit.findings import LeakCheck
-from anonlib.audit.flicker import Flicker
 from anonlib.audit.leaks import contents, images
 from anonlib.codes import foreign_words
 from anonlib.datasets import Item, Sample, Shard, items_of, label
@@ -86,7 +85,7 @@ class _LeakScan:
         self.found: Counter[str] = Counter()
         self.places: dict[str, list[str]] = defaultdict(list)
         self.too_flat = self.short_labels = 0
-        self.flicker: Flicker | None = None
+        self.flicker: images.Flicker | None = None
         keep, self.subject = self.config.keep_fields, self.config.input.subject_field
         self.kept = frozenset(name.removeprefix("json:") for name in keep)
         self.listed = {*keep, *image_names(self.config.input.image_field)}
@@ -337,7 +336,7 @@ class _LeakScan:
             for row, outcome in zip(sample.faces, sample.row["faces"], strict=True)
         ]
         step = max(round(sample.row["frames"] / sample.row["seconds"] / 2), 1)
-        flicker = self.flicker = self.flicker or Flicker(
+        flicker = self.flicker = self.flicker or images.Flicker(
             Recognizer(SECOND_RECOGNIZER, load_engine(model_bytes(SECOND_RECOGNIZER)))
         )
         try:
