@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
-import os
-import signal
 import struct
 import sys
 from collections.abc import Iterator
@@ -24,14 +21,7 @@ from numpy.typing import NDArray
 from anonlib.codes import Reason
 from anonlib.datasets.names import MEDIA_HEAD, animation_kind
 from anonlib.errors import ImageProblem
-from anonlib.media.sandbox.worker import (
-    ANSWER,
-    OUT_OF_MEMORY,
-    channel_and_memory,
-    confined,
-    limit_memory,
-    received,
-)
+from anonlib.media.sandbox.worker import channel_and_memory, confined, limit_memory, serve
 
 REQUEST = struct.Struct("<BIdddqq")
 """The kind of request, and what it may take: frames of a window, minutes of the clip, frames a second; the seconds of
@@ -44,7 +34,6 @@ SOUND_RATE = 48_000
 _WINDOW_BYTES = 96 << 20
 _FIXED_BYTES, _PICTURES = 1 << 30, 40
 """Address space of a decoder, beside that of as many pictures of 16 bits as the deepest H.265 refers to."""
-_GRACE = 2.0
 
 
 def clip_bytes(max_mpx: float) -> int:
@@ -62,26 +51,18 @@ def main() -> None:
     reader.load_what_comes_late()
     limit_memory(confined(channel) + _FIXED_BYTES + round(_PICTURES * 6 * max_mpx * 1e6))
     running: Iterator[Any] | None = None
-    while request := received(channel, REQUEST.size):
-        wanted, most, minutes, rate, part, start, end = REQUEST.unpack(request)
-        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
-        answer: Any
-        try:
-            with as_problem(reader.UNREADABLE):
-                if wanted == INFO:
-                    answer = reader.info(file, max_mpx, minutes, rate, part)
-                else:
-                    running = running or (
-                        reader.sound(file, minutes) if wanted == SOUND else reader.frames(file, max_mpx, start, end)
-                    )
-                    answer = _window(running, shared, most)
-        except ImageProblem as problem:
-            answer = (problem.reason, str(problem))
-        except MemoryError:
-            os._exit(OUT_OF_MEMORY)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        body = json.dumps(answer).encode()
-        channel.sendall(ANSWER.pack(len(body)) + body)
+
+    def answer(wanted: int, most: int, minutes: float, rate: float, part: float, start: int, end: int) -> Any:
+        nonlocal running
+        with as_problem(reader.UNREADABLE):
+            if wanted == INFO:
+                return reader.info(file, max_mpx, minutes, rate, part)
+            running = running or (
+                reader.sound(file, minutes) if wanted == SOUND else reader.frames(file, max_mpx, start, end)
+            )
+            return _window(running, shared, most)
+
+    serve(channel, REQUEST, seconds, answer)
 
 
 @contextmanager

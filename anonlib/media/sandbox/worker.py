@@ -84,33 +84,41 @@ def main(read: Callable[..., Picture] = decode) -> None:
     Image.preinit()
     _load_what_comes_late()
     in_use = confined(channel)
-    while request := received(channel, REQUEST.size):
-        wanted, size, more, side = REQUEST.unpack(request)
+
+    def answer(wanted: int, size: int, more: int, side: int) -> Any:
         least_side = None if side < 0 else side
         pixels = 0 if wanted == HEADER else round(max_mpx * 1e6 * _PX_BYTES)
         limit_memory(in_use + (size + more) * 2 + pixels + _SPARE_BYTES)
+        file, extra = received(channel, size), received(channel, more)
+        if wanted == HEADER:
+            return decoded_bytes(file, least_side=least_side)
+        if wanted == REPLACE:
+            return _replace(file, pickle.loads(extra), shared)
+        if wanted == COMPARE:
+            return exact.changed_blocks(file, *pickle.loads(extra))
+        return _described(read(file, max_mpx=max_mpx, least_side=least_side, into=shared), shared)
+
+    serve(channel, REQUEST, seconds, answer)
+
+
+def serve(channel: socket.socket, request: struct.Struct, seconds: float, answer: Callable[..., Any]) -> None:
+    """Send `answer` of each request's numbers as JSON until the socket ends; a problem is its reason and its words.
+
+    An answer that takes longer than `seconds`, or more memory than there is, ends the process.
+    """
+    while packed := received(channel, request.size):
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
-        answer: Any
+        told: Any
         try:
             try:
-                file, extra = received(channel, size), received(channel, more)
-                if wanted == HEADER:
-                    answer = decoded_bytes(file, least_side=least_side)
-                elif wanted == REPLACE:
-                    answer = _replace(file, pickle.loads(extra), shared)
-                elif wanted == COMPARE:
-                    answer = exact.changed_blocks(file, *pickle.loads(extra))
-                else:
-                    picture = read(file, max_mpx=max_mpx, least_side=least_side, into=shared)
-                    answer = _described(picture, shared)
-                    del picture
+                told = answer(*request.unpack(packed))
             except OutOfMemory:
                 raise
             except NotExact as problem:
-                answer = (Reason.ENCODE_FAILED, str(problem))
+                told = (Reason.ENCODE_FAILED, str(problem))
             except ImageProblem as problem:
-                answer = (problem.reason, str(problem))
-            body = json.dumps(answer).encode()
+                told = (problem.reason, str(problem))
+            body = json.dumps(told).encode()
         except (MemoryError, OutOfMemory):
             os._exit(OUT_OF_MEMORY)
         signal.setitimer(signal.ITIMER_REAL, 0)
