@@ -241,7 +241,7 @@ class RayConfig(_Frozen):
     )
     num_gpus: float = _key("GPUs of each worker: a part of one GPU, or whole ones.", 0.0, ge=0)
     shards: int | None = _key(f"Shards a worker has at once; else 1, {SHARDS_OF_A_GPU} with a GPU.", None, ge=1, le=64)
-    wait_s: float = _key("Seconds to wait for room for all workers, or for a machine.", 300.0, ge=0, flag="--ray-wait")
+    wait_s: float = _key("Seconds to wait where a cluster has no machine for a worker.", 300.0, ge=0, flag="--ray-wait")
     address: str | None = _key("The Ray cluster to use; else Ray is started here.", None, flag="--ray-address")
     part: str | None = _key(
         "I/N: the I-th (from 0) of N parts of the shards, where a scheduler divides a scan, a render, or the run of a "

@@ -17,7 +17,6 @@ from anonlib.errors import ConfigError, JobError
 
 _STEPS = 10_000  # Ray counts parts of a GPU in these
 _SMALL_BYTES = 1 << 30  # of input a core
-_PAUSE_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -63,23 +62,8 @@ def check_shape(actors: int | None, num_gpus: float, machines: Sequence[ClusterN
     raise ConfigError(f"{wanted} {share}, but the cluster has {resources}; {advice}")
 
 
-def wait_for_room(
-    actors: int | None, num_gpus: float, machines: Callable[[], Sequence[ClusterNode]], seconds: float, say: Say
-) -> None:
-    """Return once all actors fit, or some do after `seconds`, as `say` is told. Raises ConfigError if none fits."""
-    until, told = time.monotonic() + seconds, False
-    while (fit := actor_capacity(machines(), num_gpus)) < (actors or 1) and time.monotonic() < until:
-        if not told:
-            say(f"the cluster has room for {fit} of {actors or 'its'} actors; waiting up to {seconds:g} s for machines")
-            told = True
-        time.sleep(min(_PAUSE_S, max(until - time.monotonic(), 0)))
-    check_shape(None, num_gpus, machines())
-    if actors is not None and fit < actors:
-        say(f"{fit} of {actors} actors begin; the others follow when the cluster has room for them")
-
-
 class NodeWatch:
-    """Notices that a cluster has lost every machine: `room` is how many actors it holds now."""
+    """Notices that a cluster has no machine, not yet or not any more: `room` is how many actors it holds now."""
 
     def __init__(self, room: Callable[[], int], seconds: float, say: Say) -> None:
         self._room, self._seconds, self._say = room, seconds, say
@@ -90,11 +74,11 @@ class NodeWatch:
         now, since = time.monotonic(), self._empty_since
         if self._room() > 0:
             if since is not None:
-                self._say("the cluster has a machine again; the job goes on")
+                self._say("the cluster has a machine; the job goes on")
             self._empty_since = None
         elif since is None:
             waiting = f"waiting up to {self._seconds:g} s for one"
-            self._say(f"the cluster has no machine left that an actor fits on; {waiting}")
+            self._say(f"the cluster has no machine that an actor fits on; {waiting}")
             self._empty_since = now
         elif now - since >= self._seconds:
             raise JobError(

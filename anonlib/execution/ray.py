@@ -21,7 +21,7 @@ from typing import Any
 from anonlib.config import RayConfig
 from anonlib.errors import AnonlibError, ConfigError, DeviceLost, kind_and_place
 from anonlib.execution.base import UnitResult
-from anonlib.execution.capacity import ClusterNode, NodeWatch, actor_capacity, check_shape, wait_for_room
+from anonlib.execution.capacity import ClusterNode, NodeWatch, actor_capacity, check_shape
 from anonlib.execution.rounds import MakeStage, Unit, worker
 from anonlib.execution.telemetry import BOUNDS_S, METRICS, Labels, Meter
 from anonlib.storage.scratch import scratch
@@ -51,7 +51,8 @@ class RayRunner(Meter):
             return
         ray = start(self.config)
         if self._pool is None:
-            self._check_shape(ray, len(units))
+            if not joins(self.config):  # where machines come, and an autoscaler is told by the actors that wait
+                check_shape(self.config.actors and self.actors(len(units)), self.config.num_gpus, machines(ray))
             self._pool = _Pool(ray, self.config)
         try:
             yield from self._pool.run(make, units, self.actors(len(units)))
@@ -63,24 +64,6 @@ class RayRunner(Meter):
         """How many actors these units begin with: the job's number, else what the cluster has room for now."""
         wanted = self.config.actors or _room(start(self.config), self.config)
         return max(1, min(wanted, units))
-
-    def _check_shape(self, ray: Any, units: int) -> None:
-        """Refuse a shape that does not fit; on a cluster that was joined, where machines come and go, wait for them."""
-        from ray.autoscaler.sdk import request_resources
-
-        config = self.config
-        wanted = None if config.actors is None else min(config.actors, units)
-        if not joins(config):
-            check_shape(wanted, config.num_gpus, machines(ray))
-            return
-        # An autoscaler is told what is needed until there are actors, which tell it by waiting.
-        actor = {"CPU": 1.0} | ({"GPU": config.num_gpus} if config.num_gpus else {})
-        request_resources(bundles=[actor] * (wanted or 1))
-        try:
-            wait_for_room(wanted, config.num_gpus, lambda: machines(ray), config.wait_s, _warn)
-        finally:
-            # It would keep the machines up for ever.
-            request_resources(bundles=[])
 
     def take(self, name: str, value: float, labels: Labels) -> None:
         """Make Ray's own object for a metric when this process first uses it."""
