@@ -201,9 +201,7 @@ def _shape(job: JobConfig, actors: int, nodes: list[ClusterNode]) -> CheckResult
         check_shape(actors, job.ray.num_gpus, nodes)
     except ConfigError as error:
         if joins(job.ray):
-            advice = (
-                f"a run begins with those that fit, and waits up to {job.ray.wait_s:g} s (ray.wait_s) for the first"
-            )
+            advice = f"a run begins with those that fit, and waits up to {job.ray.wait_s:g} s (ray.wait_s) for one"
             return CheckResult("warning", "shape", str(error), advice)
         return CheckResult("problem", "shape", str(error))
     each = f" with {job.ray.num_gpus:g} GPUs each" if job.ray.num_gpus else ""
