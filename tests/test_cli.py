@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,7 @@ from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.config import JobConfig, keys
-from anonlib.terminal import policy_rows
 from tests.support import photos
-from tests.support.findings import report
 from tests.support.jobs import script
 from tests.support.runs import contents, job
 
@@ -40,21 +37,14 @@ def written(config: JobConfig, folder: Path) -> str:
     return str(path)
 
 
-def test_help_loads_nothing_heavy_and_takes_little_longer_than_its_libraries() -> None:
-    libraries = "import pydantic, rich.markdown, typer, typer.rich_utils, yaml"
+def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom anonlib.cli import app\n"
         f"try: app(['--help'])\nfinally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
-    seconds: dict[str, list[float]] = {libraries: [], code: []}  # of the processor, since others may share the machine
-    for of in [*seconds] * 3:
-        began = os.times()
-        done = subprocess.run([sys.executable, "-c", of], capture_output=True, text=True, check=True)
-        now = os.times()
-        seconds[of].append(now.children_user + now.children_system - began.children_user - began.children_system)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert "purge" in done.stdout
-    assert min(seconds[code]) < 3 * min(seconds[libraries])
 
 
 def test_every_key_is_described_and_on_its_page_and_but_for_a_mapping_has_a_flag_of_its_own() -> None:
@@ -163,15 +153,6 @@ def test_nothing_of_ray_reaches_the_terminal(small: JobConfig, tmp_path: Path) -
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["stage"] for line in lines] == ["redact"] * 2
     assert done.stdout.splitlines()[0].startswith("images")
-
-
-def test_failed_lines_are_named_with_their_reason() -> None:
-    assert policy_rows(report().gate)[0][1].startswith("passed, all ")
-    failing = report(passed=False)
-    rows = policy_rows(failing.gate)
-    failed = [line for line in failing.gate if not line.passed]
-    assert rows[0][1] == f"FAILED, {len(failed)} of {len(failing.gate)} lines"
-    assert [value for _, value in rows[1:]] == [f"{line.name}: {line.why}" for line in failed]
 
 
 def test_labels_are_never_taken_for_signed_pictures(tmp_path: Path) -> None:

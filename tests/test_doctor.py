@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from anonlib.cli import app
 from anonlib.config import JobConfig
-from anonlib.doctor import CheckResult, _shape, examine
-from anonlib.execution.capacity import ClusterNode
+from anonlib.doctor import CheckResult, examine
 from tests.support import photos
 from tests.support.runs import SECRET, job
 
@@ -94,11 +93,3 @@ def test_a_shape_that_ray_would_wait_on_for_ever_is_a_problem(ready: JobConfig, 
     assert done.returncode == 1
     assert "problem    shape: ray.actors is 1, each with 1 CPU and 99 GPUs of one machine, but" in done.stdout
     assert done.stderr == ""
-
-
-def test_on_a_cluster_that_is_joined_machines_may_still_come(ready: JobConfig) -> None:
-    there = [ClusterNode(cpus=0), ClusterNode(cpus=4, gpus=1)]
-    short = _shape(changed(ready, ray={"actors": 8, "address": "here:1"}), 8, there)
-    assert (short.level, "waits up to 300 s" in short.advice) == ("warning", True)
-    gpu = changed(ready, ray={"actors": 2, "num_gpus": 0.5})
-    assert _shape(gpu, 2, there) == CheckResult("ok", "shape", "2 actors with 0.5 GPUs each, 4 shards at once in each")

@@ -7,8 +7,6 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import anonlib.errors
 from anonlib.codes import Reason
@@ -20,7 +18,6 @@ from anonlib.errors import (
     contained,
     full_traceback,
     kind_and_message,
-    kind_and_place,
 )
 from anonlib.terminal import guarded
 
@@ -70,13 +67,6 @@ def test_contained_logs_every_frame_and_no_message_and_goes_on(caplog: pytest.Lo
 def test_interrupts_and_failures_of_a_place_or_a_machine_are_not_contained(error: BaseException) -> None:
     with pytest.raises(type(error)), contained("scanning photos"):
         raise error
-
-
-@given(st.text(), st.sampled_from([ValueError, KeyError, OSError, RuntimeError]))
-def test_kind_and_place_have_no_word_of_the_message(words: str, kind: type[Exception]) -> None:
-    line = raised.__code__.co_firstlineno + 3
-    assert kind_and_place(raised(kind(words))) == f"{kind.__name__} at test_errors.py:{line}"
-    assert kind_and_place(kind(words)) == kind.__name__
 
 
 def test_the_workspace_gets_the_message_in_one_line_and_the_traceback_with_the_path() -> None:

@@ -116,13 +116,3 @@ def test_a_job_and_a_decoder_process_begin_without_what_few_of_them_need() -> No
     ):
         code = f"import sys, {module}; print([name for name in {late} if name in sys.modules])"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def test_settings_and_claims_of_methods_load_nothing_heavy() -> None:
-    code = (
-        "import sys; from anonlib.methods import METHODS, method_of, settings_of; "
-        "print([method_of(settings_of({'name': name})).claim for name in ('k-diff', 'solid')], file=sys.stderr); "
-        "print([name for name in ('torch', 'cv2', 'faiss', 'ray', 'onnxruntime') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -91,17 +91,6 @@ def test_one_loop_reads_writes_and_reads_again(dataset: Dataset, tmp_path: Path)
         assert np.array_equal(photos.decoded(old.image or b""), 255 - photos.decoded(new.image or b""))
 
 
-def test_an_exception_while_writing_leaves_nothing(dataset: Dataset, tmp_path: Path) -> None:
-    shard = dataset.shards()[0]
-    with (
-        pytest.raises(RuntimeError),
-        dataset.writer(shard, tmp_path / "scratch" / shard.shard_id, frozenset({"txt"})) as writer,
-    ):
-        writer.write(next(iter(dataset.read(shard))), PHOTOS[0])
-        raise RuntimeError
-    assert list((tmp_path / "scratch").iterdir()) == []
-
-
 def test_shards_are_deterministic_and_a_changed_file_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     shards = dataset.shards()
     assert pickle.loads(pickle.dumps(dataset)).shards() == shards

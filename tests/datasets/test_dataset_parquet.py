@@ -1,21 +1,40 @@
 """Parquet datasets keep their shape, and lose what is not allowed."""
 
+import io
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from anonlib.datasets import open_dataset
+from anonlib.datasets import Sample, open_dataset
 from anonlib.datasets.folder import metadata_rows
 from anonlib.datasets.parquet_columns import plain_type
-from anonlib.errors import DatasetError, StorageError
+from anonlib.datasets.parquet_footer import (
+    BYTES,
+    I16,
+    I32,
+    I64,
+    _page_header,
+    _page_headers,
+    fields,
+    open_table,
+    read_struct,
+    rows_at_once,
+)
+from anonlib.errors import DamagedTable, DatasetError, StorageError
 from anonlib.storage import StorageOptions, open_storage
 from tests.faults.proxy import FaultProxy
+from tests.support import bombs
 from tests.support.s3server import REGION, S3Server
 
 
@@ -71,15 +90,6 @@ def test_the_output_keeps_order_types_row_groups_and_compression_of_what_is_allo
     columns = [out.metadata.row_group(0).column(i) for i in range(3)]
     codecs = {column.path_in_schema: column.compression for column in columns}
     assert codecs["image.bytes"] == "UNCOMPRESSED" and codecs["key"] == "ZSTD"
-
-
-def test_a_row_group_that_outgrows_the_memory_is_closed_early_without_a_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("anonlib.datasets.parquet_columns.FLUSH_BYTES", 20)
-    out = copy(write_input(tmp_path / "a.parquet", hugging_face(10)), tmp_path / "out.parquet")
-    assert [out.metadata.row_group(i).num_rows for i in range(out.num_row_groups)] == [2, 2, 2, 2, 2]
-    assert out.read(["key"]).to_pydict() == {"key": [f"k{i}" for i in range(10)]}
 
 
 def strange_table() -> pa.Table:
@@ -157,23 +167,6 @@ def test_rows_without_bytes_or_key_are_problems(tmp_path: Path) -> None:
     assert all(sample.key.isprintable() for sample in samples)
 
 
-@pytest.mark.parametrize(
-    ("columns", "options", "words"),
-    [
-        ({"a": [b"1"], "b": [b"2"]}, {}, "a, b"),
-        ({"a": ["text"]}, {}, "no column is binary"),
-        ({"a": [b"1"]}, {"image_field": "z"}, "no column 'z'"),
-        ({"a": [b"1"], "b": ["x"]}, {"image_field": "b"}, "not the bytes"),
-    ],
-)
-def test_columns_that_do_not_fit_are_refused_in_a_sentence(
-    tmp_path: Path, columns: dict[str, list[Any]], options: dict[str, str], words: str
-) -> None:
-    write_input(tmp_path / "a.parquet", pa.table(columns))
-    with pytest.raises(DatasetError, match=words):
-        open_dataset(str(tmp_path), **options).shards()  # type: ignore[arg-type]
-
-
 def test_an_unreadable_file_is_one_problem_and_a_damaged_page_costs_its_row_group(tmp_path: Path) -> None:
     path = write_input(tmp_path / "a.parquet", hugging_face(12), compression="zstd", use_dictionary=False)
     chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
@@ -195,14 +188,6 @@ def test_an_unreadable_file_is_one_problem_and_a_damaged_page_costs_its_row_grou
     with dataset.writer(shard, tmp_path / "out", frozenset()) as writer:
         writer.write(only, None)
     assert writer.outputs() == []
-
-
-def test_names_of_columns_that_are_no_text_are_a_problem_of_the_file(tmp_path: Path) -> None:
-    path = write_input(tmp_path / "a.parquet", pa.table({"picture": [b"1"], "wxyz": ["x"]}), store_schema=False)
-    path.write_bytes(path.read_bytes().replace(b"wxyz", b"w\xff\xfez"))
-    dataset = open_dataset(str(path))
-    (only,) = dataset.read(dataset.shards()[0])
-    assert only.key == "a#unreadable" and "not UTF-8" in str(only.problem)
 
 
 def test_a_value_that_python_cannot_hold_costs_only_its_row(tmp_path: Path) -> None:
@@ -236,3 +221,151 @@ def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_samp
         proxy.inject("reset-before", "GET *", times=-1)
         with pytest.raises(StorageError):
             list(samples)
+
+
+RNG = np.random.default_rng(5)
+TABLE = pa.table(
+    {
+        "key": [f"k{number:05d}" for number in range(3000)],
+        "image": pa.array([{"bytes": RNG.bytes(200), "path": None} for _ in range(3000)]),
+        "caption": ["one of few"] * 3000,
+        "tags": [["a", None], [], None] * 1000,
+        "boxes": pa.array([[{"x": 1.5, "name": "a"}]] * 3000),
+        "age": pa.array([None, 7, 8] * 1000, pa.int32()),
+    }
+)
+CODECS = {"UNCOMPRESSED": "none", "LZ4": "lz4_raw"}
+
+
+def written(table: pa.Table, **options: Any) -> io.BytesIO:
+    stream = io.BytesIO()
+    pq.write_table(table, stream, **options)
+    return stream
+
+
+def read(path: Path) -> list[Sample]:
+    dataset = open_dataset(str(path))
+    return [sample for shard in dataset.shards() for sample in dataset.read(shard)]
+
+
+@pytest.mark.parametrize("codec", ["NONE", "SNAPPY", "GZIP", "BROTLI", "LZ4", "ZSTD"])
+@pytest.mark.parametrize(
+    "options",
+    [{"data_page_version": "2.0"}, {"use_dictionary": False, "write_statistics": False, "write_page_index": True}],
+)
+def test_footer_and_page_headers_say_what_arrow_reads_in_them(codec: str, options: dict[str, Any]) -> None:
+    long_note = {"note": "n" * 100_000}  # so that the footer is longer than the first read of a file's end
+    table = TABLE.replace_schema_metadata(long_note)
+    stream = written(table, compression=codec, row_group_size=1250, data_page_size=4096, **options)
+    with open_table(stream) as found:
+        metadata = found.file.metadata
+        assert found.file.read().equals(table)
+        assert found.writer == metadata.created_by and "n" * 100_000 in found.footer_text
+        assert [group.rows for group in found.groups] == [1250, 1250, 500]
+        for number, group in enumerate(found.groups):
+            assert rows_at_once(found, number, 16) == 16
+            for leaf, chunk in enumerate(group.chunks):
+                said = metadata.row_group(number).column(leaf)
+                name = CODECS.get(said.compression, said.compression.lower())
+                start = said.dictionary_page_offset if said.has_dictionary_page else None
+                nulls = said.statistics.null_count if said.statistics else None
+                sizes = (said.num_values, said.total_compressed_size, said.data_page_offset)
+                assert chunk == (name, *sizes, start, nulls)
+                pages = list(_page_headers(stream, chunk))
+                assert all(at + header[3] < later for (header, at), (_, later) in pairwise(pages))
+                # The footer counts the headers, too: they are what lies between the pages.
+                at_last = pages[-1][1] + pages[-1][0][3]
+                assert at_last == min(filter(None, (chunk.dictionary_page, chunk.data_page))) + chunk.size
+                headers = chunk.size - sum(header[3] for header, _ in pages)
+                assert sum(header[2] for header, _ in pages) + headers == said.total_uncompressed_size
+
+
+KNOWN = fields(I32, [I32], I64, {}, BYTES, I16)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x15\x02\x05\x02\x02\0", id="a field twice"),
+        pytest.param(b"\x16\x02\0", id="another whole number"),
+        pytest.param(b"\x18\x01a\0", id="bytes for a number"),
+        pytest.param(b"\x15\x80\x80\x80\x80\x10\0", id="33 bits"),
+        pytest.param(b"\x36" + b"\xff" * 10 + b"\x01\0", id="more bits than 64"),
+        pytest.param(b"\x29\x18\x01a\0", id="a list of bytes for one of numbers"),
+        pytest.param(b"\x05\x01\x02\0", id="a field below 0"),
+        pytest.param(b"\x6d\x02\0", id="a type that there is not"),
+        pytest.param(b"\x4c" + b"\x1c" * 50, id="too deep"),
+        pytest.param(b"\x99" + b"\x19" * 50, id="lists too deep"),
+    ],
+)
+def test_what_arrow_could_read_otherwise_is_refused(data: bytes) -> None:
+    with pytest.raises(DamagedTable):
+        read_struct(data, 0, KNOWN)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_struct_cut_off_or_damaged(data: bytes) -> None:
+    try:
+        found, end = read_struct(data, 0, KNOWN)
+    except (DamagedTable, IndexError):
+        return
+    assert end <= len(data) and all(0 < field < 1 << 15 for field in found)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_share_a_large_value_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    bomb = bombs.dictionary_parquet(tmp_path / "bomb.parquet", rows=64, mebibytes=32)
+    assert bomb.stat().st_size < 8192
+    with bomb.open("rb") as stream, open_table(stream) as table:
+        assert rows_at_once(table, 0, 16) == 4
+    code = (
+        "from anonlib.datasets import open_dataset; dataset = open_dataset(sys.argv[1])\n"
+        "for sample in dataset.read(*dataset.shards()): print(sample.key, len(sample.image), sample.problem)"
+    )
+    said, peak = bombs.peak_of(code, bomb)
+    assert said.splitlines() == [f"{number:09d} {32 << 20} None" for number in range(64)]
+    assert peak < 700
+
+
+def endless_list() -> pa.Table:
+    numbers = pa.ListArray.from_arrays([0, 50_000_000], pa.nulls(50_000_000, pa.int8()))
+    return pa.table({"image": pa.array([b"x"]), "numbers": numbers})
+
+
+def same(count: int, value: Any) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value]))
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "sentence"),
+    [
+        (lambda: pa.table({"image": same(16, b"x" * (200 << 20))}), "a#rows-0", "rows 0 to 15 .* unpacks to"),
+        (endless_list, "a#rows-0", "unpacks to"),
+        (lambda: pa.table({"image": pa.nulls(3_000_000, pa.binary())}), "a#rows-0", "3,000,000 rows in"),
+    ],
+    ids=["one value", "a list", "rows"],
+)
+def test_what_unpacks_to_gigabytes_is_a_problem(
+    tmp_path: Path, make: Callable[[], pa.Table], key: str, sentence: str
+) -> None:
+    pq.write_table(make(), tmp_path / "a.parquet", 1 << 22, compression="zstd", store_schema=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
+    (bad,) = read(tmp_path)
+    assert bad.key == key and bad.image is None and re.search(sentence, str(bad.problem))
+
+
+def test_a_dictionary_that_says_it_has_billions_of_values_is_not_looked_through_for_them() -> None:
+    stream = written(pa.table({"image": [b"x", b"yy"] * 8}), compression="none")
+    with open_table(stream) as table:
+        (header, start), *_ = _page_headers(stream, table.groups[0].chunks[0])
+        assert header[1] == 2 and header[7][1] == 2
+        count = stream.getvalue().index(b"\x15\x04", start - 12)
+        stream.seek(0)
+        data = stream.read()
+    # 2 values in one byte, zigzag, become 2**31 - 1 in five: what follows moves, which only this column's end sees.
+    stream = io.BytesIO(data[:count] + b"\x15\xfe\xff\xff\xff\x0f" + data[count + 2 :])
+    with open_table(stream) as table:
+        assert _page_header(stream, 4)[0][7][1] == 2**31 - 1
+        assert rows_at_once(table, 0, 16) == 16

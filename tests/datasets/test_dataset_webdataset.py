@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import os
 import tarfile
 from collections import Counter
@@ -16,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonlib.codes import Note
-from anonlib.datasets import Sample, open_dataset
+from anonlib.datasets import Sample
 from anonlib.datasets.webdataset import TarShardWriter, read_tar
 from tests.support import photos
 
@@ -105,12 +104,6 @@ def test_a_damaged_header_in_the_middle_is_told_and_not_taken_for_the_end() -> N
     assert bad.problem is not None and "'002' and everything after it is lost" in str(bad.problem)
 
 
-def test_two_tars_joined_are_told() -> None:
-    samples = read(tar_bytes(pairs(2)) + tar_bytes(pairs(3)))
-    assert keys(samples) == ["000", "001", "shard#after-end"]
-    assert samples[-1].problem is not None
-
-
 @pytest.mark.parametrize("data", [b"", b"not a tar " * 100, b"\x1f\x8bnot a gzip", tar_bytes(pairs(1))[:100]])
 def test_what_is_no_tar_is_one_problem(data: bytes) -> None:
     samples = read(data)
@@ -132,14 +125,6 @@ def test_links_and_devices_are_problems_of_their_sample(kind: bytes) -> None:
     assert keys(samples) == ["a", "b"]
     assert samples[0].problem is not None and "link or a device" in str(samples[0].problem)
     assert samples[1].problem is None
-
-
-def test_the_first_of_two_samples_with_one_key_wins() -> None:
-    members = [("a.jpg", b"1"), ("a.jpg", b"2"), ("b.jpg", b"3"), ("a.jpg", b"4")]
-    samples = read(tar_bytes(members))
-    assert keys(samples) == ["a", "a#2", "b", "a#3"]
-    assert [sample.problem is None for sample in samples] == [True, False, True, False]
-    assert samples[0].image == b"1"
 
 
 def test_every_image_of_a_sample_is_a_photo_unless_the_job_names_some_and_none_is_a_field() -> None:
@@ -212,20 +197,6 @@ def test_nothing_of_the_input_headers_survives_and_equal_samples_give_equal_byte
                 assert (info.uname, info.gname, info.pax_headers) == ("", "", {})
 
 
-def test_a_new_key_replaces_the_old_one_in_names_and_in_kept_key_fields(tmp_path: Path) -> None:
-    sidecar = {"key": "Ada_Lovelace/1", "file_name": "1.jpg", "caption": "1"}
-    samples = read(tar_bytes([("Ada_Lovelace/1.jpg", b"1"), ("Ada_Lovelace/1.json", json.dumps(sidecar).encode())]))
-    path = write(tmp_path / "a.tar", samples, sidecar, key="k-0007")
-    (renamed,) = read(path.read_bytes())
-    assert (renamed.key, renamed.image_field) == ("k-0007", "jpg")
-    assert json.loads(renamed.fields["json"]) == {"key": "k-0007", "file_name": "k-0007.jpg", "caption": "1"}
-    assert b"Ada" not in path.read_bytes()
-    for key in ("", "a/b", "a.b", "a b", "x" * 129, "..", "é"):
-        with pytest.raises(ValueError, match="new key"):
-            write(tmp_path / "b.tar", samples, key=key)
-    assert not (tmp_path / "b.tar").exists()
-
-
 def test_the_images_of_a_sample_are_written_as_one_under_the_names_that_they_had(tmp_path: Path) -> None:
     members = [("p.Left.JPG", b"1"), ("p.right.jpg", b"1"), ("p.TXT", b"x"), ("Q.JPG", b"2"), ("r.a.jpg", b"3")]
     samples = read(tar_bytes(members))
@@ -261,23 +232,3 @@ def test_a_stock_webdataset_reader_opens_our_output(tmp_path: Path) -> None:
     loaded = list(webdataset.WebDataset(str(path), shardshuffle=False))
     assert [(one["__key__"], one["txt"]) for one in loaded] == [(long, b"one"), ("ünï", b"two")]
     assert (loaded[0]["jpg"], loaded[1]["png"]) == (b"1", b"2")
-
-
-def test_a_shard_keeps_its_name_and_folder_and_gets_a_safe_id(tmp_path: Path) -> None:
-    names = ["00000.tar", "sub/00000.tar", "x y.tar", "x_y.tar", "b.tar.gz", "b.tgz", "b.tar", "B.TAR"]
-    for name in names:
-        photos.tar(tmp_path / name, pairs(1))
-    dataset = open_dataset(str(tmp_path))
-    shards = dataset.shards()
-    assert [dataset.output_path(shard) for shard in shards] == [f"data/{name}" for name in sorted(names)]
-    assert {"00000", "x_y", "b"} <= {shard.shard_id for shard in shards} and dataset.shards() == shards
-
-
-@pytest.mark.parametrize(("listed", "extension"), [(frozenset(), "left.png"), (frozenset({"left.bmp"}), "left.bmp")])
-def test_a_converted_image_is_called_png_unless_the_job_names_its_member(
-    tmp_path: Path, listed: frozenset[str], extension: str
-) -> None:
-    with TarShardWriter(tmp_path / "out.tar", "data/out.tar", frozenset(), listed) as writer:
-        writer.write(Sample("a", b"BM", "left.bmp", position=0), b"\x89PNG\r\n\x1a\n")
-    with tarfile.open(tmp_path / "out.tar") as archive:
-        assert archive.getnames() == [f"a.{extension}"]

@@ -159,11 +159,3 @@ def test_a_missing_network_is_a_sentence_before_the_run(tmp_path: Path, monkeypa
     with pytest.raises(ModelMissing, match=r"ppocr-det is not in .* Run `anonlib models pull --set ppocr-det`"):
         run(tmp_path, signed(), hide={"text": "fill"})
     assert not (tmp_path / "release" / "data").exists()
-
-
-def test_faces_are_named_among_what_is_hidden() -> None:
-    places = {name: {"uri": name} for name in ("input", "output", "workspace")}
-    config = load_config(places | {"hide": {"face": "fill", "text": "solid"}})
-    assert (config.method.name, config.hide["text"].method) == ("fill", "solid")
-    other = load_config(places | {"hide": {"face": "fill", "text": "fill"}})
-    assert config.digest("hide") != other.digest("hide")

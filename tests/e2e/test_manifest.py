@@ -10,9 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from anonlib.job import Job
 from anonlib.stages import render
-from anonlib.workspace.layout import json_bytes
 from anonlib.workspace.schemas import CERTIFIED, MANIFEST, RESTRICTED_COLUMNS
 from tests.support import photos
 from tests.support.runs import Run, every_byte, images, manifest, run_job, tables
@@ -83,14 +81,3 @@ def test_with_new_keys_a_lost_shard_does_not_name_its_images(tmp_path: Path, mon
     assert row["reason"] == "shard-failed"
     assert "Ada Quill.jpg: injected" in (tmp_path / "workspace" / "failures" / "render" / "0.txt").read_text()
     assert b"Ada" not in every_byte(run.output) and b"Quill" not in every_byte(run.output)
-
-
-def test_a_marker_says_no_more_than_it_should(finished: Run) -> None:
-    for path in (finished.output / "commits").glob("*.json"):
-        marker = json.loads(path.read_text())
-        assert path.read_bytes() == json_bytes(marker)
-        assert set(marker) == {
-            "shard", "run", "files", "manifest_sha256", "images", "faces", "released", "no_face", "quarantined",
-            "fallbacks",
-        }  # fmt: skip
-    assert Job(finished.config).summary() == finished.summary

@@ -1,11 +1,10 @@
-"""A photo's name is in the workspace and nowhere that a log goes; under new keys it is in no release either."""
+"""A photo's name is in no sentence of a storage, and under new keys in no release; of logs see test_secret.py."""
 
 from __future__ import annotations
 
 import json
 import tarfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,43 +16,7 @@ from anonlib.job import Job
 from anonlib.storage import open_storage
 from tests.support import photos
 from tests.support.forgery import check
-from tests.support.runs import Run, every_byte, job, manifest, reasons, run_job, started
-
-_DRIVER = """
-import os, sys
-from pathlib import Path
-from anonlib.config import load_config
-from anonlib.terminal import guarded
-from anonlib.job import Job
-from anonlib.execution.telemetry import open_progress
-config = load_config(Path(sys.argv[1]))
-import ray
-ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
-         _node_ip_address="127.0.0.1", _temp_dir=os.environ["RAY_LOGS"])
-with open_progress() as progress, guarded():
-    job = Job(config, report=progress, ended=progress.ended)
-    Path(config.input.uri, "Ada_Quill", "at_sea.jpg").unlink()
-    job.run()
-"""
-
-
-@pytest.mark.cluster
-def test_a_photo_that_vanishes_is_named_in_no_log(tmp_path: Path) -> None:
-    folder = tmp_path / "input" / "Ada_Quill"
-    folder.mkdir(parents=True)
-    for name in ("at_sea", "at_home"):
-        (folder / f"{name}.jpg").write_bytes(photos.jpeg(photos.nobody()))
-    config = job(tmp_path / "input", tmp_path, method={"name": "solid"}, ray={"actors": 1})
-    # The path of a socket has room for about a hundred signs.
-    with TemporaryDirectory(prefix="r") as logs, started(config, tmp_path / "told", _DRIVER, RAY_LOGS=logs) as run:
-        run.finish()
-        stores = [path for folder in (logs, tmp_path / "told") for path in Path(folder).rglob("*") if path.is_file()]
-        told = {path: path.read_bytes() for path in stores}
-    assert any("worker-" in path.name for path in stores)
-    for path, content in told.items():
-        for name in (b"Ada_Quill", b"at_sea", b"at_home"):
-            assert name not in content, path
-    assert "Ada_Quill/at_sea.jpg" in reasons(tmp_path / "workspace")
+from tests.support.runs import Run, every_byte, manifest, run_job
 
 
 def test_what_the_storage_says_names_no_file_and_its_error_does(tmp_path: Path) -> None:

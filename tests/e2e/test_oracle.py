@@ -36,7 +36,7 @@ def test_a_machine_that_computes_alike_releases_the_same_bytes(known: oracle.Doc
 def test_little_depends_on_the_machine(known: oracle.Document) -> None:
     """An oracle that lets everything pass is none."""
     assert len(known["varies"]) <= 40 and oracle.FILE.stat().st_size < 130_000
-    assert len(known["portable"]) >= 18 and known["exact"]
+    assert len(known["portable"]) >= 14 and known["exact"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Jobs on a Ray of their own, with the secret from the environment and from Secrets Manager, and a search for it.
+"""Jobs on a Ray of their own, with the secret from three places, and a search for it and for the names of photos.
 
 Searched are Ray's logs, every command line while the jobs run, what they print, the pickles that go to actors, the
-workspace and the releases; for the job's secret and for the AWS key, plain, in hex and in base64.
+workspace and the releases; for the job's secret and for the AWS key, plain, in hex and in base64. A name of a photo may
+be in the workspace and in what goes to actors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import photos
-from tests.support.runs import contents, every_byte, in_session, job, started
+from tests.support.runs import contents, every_byte, in_session, job, reasons, started
 from tests.support.s3server import S3Server
 
 SECRET, LATER = "c1f3 a secret that no file may hold", "9e0d the secret after a rotation"
@@ -33,6 +34,7 @@ from anonlib.errors import AnonlibError
 from anonlib.config import JobConfig, load_config
 from anonlib.job import Job
 from anonlib.execution.ray import RayRunner
+from anonlib.execution.telemetry import open_progress
 
 here = Path(sys.argv[1]).parent
 
@@ -45,19 +47,20 @@ class Keeping(RayRunner):
 ray.init(address="local", num_cpus=2, object_store_memory=120 << 20, include_dashboard=False, log_to_driver=False,
          _node_ip_address="127.0.0.1")
 base, jobs = load_config(Path(sys.argv[1])).model_dump(), {}
-for name, secret in json.loads(os.environ["SOURCES"]).items():
-    output = base["output"] | {"uri": f"{base['output']['uri']}-{name}"}
-    config = JobConfig.model_validate(base | {"secret": secret, "output": output})
-    jobs[name] = Job(config, runner=Keeping(config.ray))
-    jobs[name]._begin()  # It reads the secret: what changes afterwards is for the next run.
-print("opened", flush=True)
-while not (here / "go").exists():
-    time.sleep(0.05)
-for name, job in jobs.items():
-    try:
-        print(name, job.run().code, flush=True)
-    except AnonlibError as error:
-        print(name, error, flush=True)
+with open_progress() as progress:
+    for name, secret in json.loads(os.environ["SOURCES"]).items():
+        output = base["output"] | {"uri": f"{base['output']['uri']}-{name}"}
+        config = JobConfig.model_validate(base | {"secret": secret, "output": output})
+        jobs[name] = Job(config, runner=Keeping(config.ray), report=progress, ended=progress.ended)
+        jobs[name]._begin()  # It reads the secret: what changes afterwards is for the next run.
+    print("opened", flush=True)
+    while not (here / "go").exists():
+        time.sleep(0.05)
+    for name, job in jobs.items():
+        try:
+            print(name, job.run().code, flush=True)
+        except AnonlibError as error:
+            print(name, error, flush=True)
 """
 
 
@@ -90,10 +93,11 @@ class Searched:
 
 @pytest.fixture(scope="module")
 def searched(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
-    """Jobs that were opened with one secret from three places, of which two have another by the time they run."""
+    """Jobs that were opened with one secret from three places, of which two have another by the time they run, when a
+    photo is gone."""
     root = tmp_path_factory.mktemp("searched")
-    for shard, pixels in enumerate((photos.nobody(), photos.people(1, 1)[0][1])):
-        photos.tar(root / "in" / f"{shard}.tar", photos.members("somebody", pixels, {"person": "Ada"}))
+    shots = {"at_sea": photos.nobody(), "at_home": photos.astronaut()[:300, 80:380]}
+    photos.fill(root / "in", {f"Ada_Quill/{name}.jpg": photos.jpeg(pixels) for name, pixels in shots.items()})
     rotated = s3.client("secretsmanager").create_secret(Name="anonlib/searched", SecretString=SECRET)["ARN"]
     (root / "secret").write_text(SECRET)
     reader = {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": rotated}
@@ -109,6 +113,7 @@ def searched(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             assert run.wait_for(lambda: "opened" in run.lines), run.complaints
             s3.client("secretsmanager").put_secret_value(SecretId=rotated, SecretString=LATER)
             (root / "secret").write_text(LATER)
+            (root / "in" / "Ada_Quill" / "at_sea.jpg").unlink()
             (root / "process" / "go").touch()
             while run.process.poll() is None:
                 found.seen |= {command for _, command in in_session(run.process.pid)}
@@ -121,7 +126,7 @@ def searched(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_the_secret_is_the_same_from_everywhere_and_a_rotation_waits(searched: Searched) -> None:
-    assert searched.printed[:2] == ["env 0", "manager 0"]
+    assert searched.printed[:2] == ["env 3", "manager 3"]
     one, other = (contents(searched.root / f"release-{name}") for name in ("env", "manager"))
     assert one == other and "certificate.json" in one
 
@@ -131,9 +136,20 @@ def test_a_worker_with_another_secret_stops_the_job_and_writes_nothing(searched:
     assert set(contents(searched.root / "release-file")) == {"run.json"}
 
 
+def logs_of(searched: Searched) -> list[Path]:
+    return [path for path in searched.logs.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def test_a_photo_that_vanishes_is_named_in_the_workspace_and_in_no_log(searched: Searched) -> None:
+    for path in (*logs_of(searched), *(searched.root / "process" / name for name in ("stdout", "stderr"))):
+        content = path.read_bytes()
+        assert not any(name in content for name in (b"Ada_Quill", b"at_sea", b"at_home")), path
+    assert "Ada_Quill/at_sea.jpg" in reasons(searched.root / "workspace")
+
+
 def test_nothing_shows_it(searched: Searched) -> None:
     """Neither a log of Ray, nor a command line, what is printed or pickled, a workspace or a release."""
-    logs = [path for path in searched.logs.rglob("*") if path.is_file() and not path.is_symlink()]
+    logs = logs_of(searched)
     assert {"raylet.out", "gcs_server.out"} <= {path.name for path in logs}
     assert any(path.name.startswith("worker-") for path in logs)
     assert any("raylet" in command for command in searched.seen)

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from anonlib.errors import AccessDenied, Changed, NotFound, SandboxUnavailable, StorageError, Unavailable
 from anonlib.execution import retry
-from anonlib.execution.base import PARTS, UnitResult, current, in_chunks, watching
+from anonlib.execution.base import UnitResult, current, in_chunks
 from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
-from anonlib.execution.rounds import DIED, ROUNDS, SerialRunner, run_rounds, run_unit
+from anonlib.execution.rounds import DIED, ROUNDS, SerialRunner, run_rounds
 from anonlib.execution.telemetry import Labels, Meter, Round
 
 ABOUT = {"stage": "scan", "method": "solid"}
@@ -91,22 +91,6 @@ def test_units_run_on_all_cores_and_no_more_are_begun_once_nobody_listens() -> N
     assert next(results).error is None
     results.close()  # type: ignore[attr-defined]
     assert len(begun) <= 6
-
-
-def test_an_interrupt_is_not_swallowed() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run_unit(Stage(), "interrupt")
-
-
-@pytest.mark.parametrize("unit", ["good", "value"])
-def test_seconds_are_counted_by_part_also_of_a_unit_that_failed(unit: str) -> None:
-    result = run_unit(Stage(), unit)
-    assert set(result.parts) == set(PARTS)
-    assert result.seconds >= result.parts["replace"] >= 0.001 and result.parts["detect"] == 0
-    assert result.read == 7
-    with watching() as watch:
-        assert current() is watch and watch.read == 0
-    assert current() is not watch
 
 
 class Pool:

@@ -1,27 +1,21 @@
-from typing import cast
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from anonlib.faces import align
+from anonlib.faces import topology
 from anonlib.faces.centerface import CenterFaceDetector
+from anonlib.faces.gaze import gaze_angles, gaze_error
 from anonlib.faces.mesh import (
-    _BY_POINTS,
-    SIZE,
     FaceMesh,
     Meshes,
-    _by_points,
-    eye_opening,
     five_points,
-    from_mesh,
     lies_on,
-    mouth_opening,
 )
 from anonlib.faces.regions import Regions
 from anonlib.models.cache import model_bytes
-from anonlib.models.runtime import Engine, load_engine
+from anonlib.models.runtime import load_engine
+from tests.support import photos
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +35,6 @@ def test_the_mesh_agrees_with_the_detectors_landmarks(found: Regions, mesh: Mesh
     assert distance.max() < 0.25 * eyes
 
 
-def test_a_smile_with_teeth_is_an_open_mouth_and_her_eyes_are_open(mesh: Meshes) -> None:
-    assert 0.05 < mouth_opening(mesh.points[0]) < 0.5
-    assert eye_opening(mesh.points[0]) > 0.15
-
-
 def test_a_mesh_lies_on_its_face_only_where_box_and_landmarks_agree(found: Regions, mesh: Meshes) -> None:
     box, landmarks = found.boxes[0], found.landmarks[0]
     side = box[2:] - box[:2]
@@ -61,33 +50,6 @@ def test_a_mesh_that_the_network_finds_beside_its_box_is_no_face(found: Regions)
     assert drifted.presence[0] == 0
 
 
-def test_other_views_are_tried_where_the_first_shows_no_face(found: Regions, mesh: Meshes) -> None:
-    engine = load_engine(model_bytes("facemesh"))
-    calls = 0
-
-    def blind_at_first(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        nonlocal calls
-        calls += 1
-        points, presence, *rest = engine(batch)
-        return [points, presence * (calls > 2), *rest]
-
-    fitted = FaceMesh(cast(Engine, blind_at_first)).fit([data.astronaut()], [found])[0]
-    assert calls == 4 and fitted.presence[0] > 0.9
-    assert np.abs(five_points(fitted.points[0]) - five_points(mesh.points[0])).max() < 3
-
-
-def test_a_view_around_the_landmarks_shows_the_face_as_its_mesh_would_whatever_its_box(
-    found: Regions, mesh: Meshes
-) -> None:
-    """The network fits a face that a photo's edge cuts off by such a view; its box is another there."""
-    known = from_mesh(mesh.points[0])
-    nose = mesh.points[0, 1, :2]
-    for side in _BY_POINTS:
-        view = _by_points(side, np.full(4, np.nan, np.float32), found.landmarks[0])
-        assert 0.9 < np.sqrt(np.linalg.det(view[:, :2]) / np.linalg.det(known[:, :2])) < 1.5
-        assert np.linalg.norm(align.apply(view, nose) - SIZE / 2) < SIZE / 4
-
-
 def test_a_face_is_followed_from_its_mesh_in_the_last_frame(found: Regions, mesh: Meshes) -> None:
     image, fitting = data.astronaut(), FaceMesh(load_engine(model_bytes("facemesh")))
     never, always = np.array([False]), np.array([True])
@@ -97,3 +59,40 @@ def test_a_face_is_followed_from_its_mesh_in_the_last_frame(found: Regions, mesh
     assert np.linalg.norm((followed.points - mesh.points)[0, :, :2], axis=1).mean() < 3
     assert fitting.follow(image, found, [None], never).presence[0] == 0
     np.testing.assert_array_equal(fitting.follow(image, found, [None], always).points, mesh.points)
+
+
+def read(photo: photos.Pixels) -> tuple[Meshes, NDArray[np.float32]]:
+    """The astronaut's mesh with her eyes, and her mesh without."""
+    engine = load_engine(model_bytes("facemesh"))
+    found = CenterFaceDetector(load_engine(model_bytes("centerface")), side=640, score=0.4).detect([photo])
+    refined, plain = (
+        FaceMesh(engine, iris).fit([photo], found)[0] for iris in (load_engine(model_bytes("iris")), None)
+    )
+    return refined, plain.points[0]
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> tuple[Meshes, NDArray[np.float32]]:
+    return read(photos.astronaut())
+
+
+def test_her_open_eyes_look_nearly_ahead_and_only_her_lids_move(astronaut: tuple[Meshes, NDArray[np.float32]]) -> None:
+    meshes, plain = astronaut
+    moved = np.linalg.norm(meshes.points[0] - plain, axis=1)
+    width = np.linalg.norm(plain[topology.LEFT_EYE_INNER] - plain[topology.LEFT_EYE_OUTER])
+    assert 0 < moved[list(topology.LEFT_EYE)].mean() < 0.15 * width and (moved > 0).sum() <= 64
+    eyes = meshes.eyes[0].reshape(2, 4)
+    assert (eyes[:, 2] > 0.2).all() and (eyes[:, 3] > 0.15).all() and (eyes[:, 3] < 0.3).all()
+    assert np.abs(gaze_angles(meshes.eyes)).max() < 25
+
+
+def test_a_mirrored_face_looks_the_other_way(astronaut: tuple[Meshes, NDArray[np.float32]]) -> None:
+    eyes = astronaut[0].eyes[0].reshape(2, 4)
+    mirrored = read(np.ascontiguousarray(photos.astronaut()[:, ::-1]))[0].eyes[0].reshape(2, 4)[::-1]
+    assert np.abs(mirrored * [-1, 1, 1, 1] - eyes).max() < 0.04
+
+
+def test_the_error_of_a_gaze_is_an_angle_and_closed_eyes_have_none() -> None:
+    ahead, aside, shut = [0.0, 0, 0.3, 0.2] * 2, [0.1, 0, 0.3, 0.2] * 2, [0.1, 0, 0.05, 0.2] * 2
+    error = gaze_error([ahead, ahead, ahead], [ahead, aside, shut])
+    assert error[0] == 0 and 12 < error[1] < 20 and np.isnan(error[2])

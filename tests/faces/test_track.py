@@ -59,12 +59,6 @@ def test_a_low_score_carries_a_track_on_in_both_directions_and_begins_none() -> 
     assert (track.scores > 0).all()
 
 
-def test_low_scores_that_last_are_a_track_of_their_own() -> None:
-    found = [regions((100.0, 100.0, 0.2)) for _ in range(HALF)]
-    assert len(link(found, one_shot(HALF), RATE, SCORE)) == 1
-    assert not link(found[:-1], one_shot(HALF - 1), RATE, SCORE)
-
-
 def test_ends_go_on_at_their_speed_and_stop_at_the_ends_of_the_clip_and_of_the_shot() -> None:
     found = [regions((100.0 + 4 * frame, 100.0, 0.9)) if 20 <= frame < 30 else regions() for frame in range(60)]
     (track,) = link(found, one_shot(60), RATE, SCORE)
@@ -102,12 +96,6 @@ def test_no_stretched_end_lies_on_a_face_that_another_track_has() -> None:
     found = [regions((100.0, 100.0, 0.9), kind=FACE if frame < 20 else "plate") for frame in range(40)]
     first, second = link(found, one_shot(40), RATE, SCORE)
     assert (first.last, second.first) == (19, 20)
-
-
-def test_the_best_frames_are_sure_large_and_apart() -> None:
-    found = [regions((100.0, 100.0, 0.5 + 0.4 * (frame in (7, 8, 30)))) for frame in range(40)]
-    (track,) = link(found, one_shot(40), RATE, SCORE)
-    assert track.best(3, apart=5)[:2] in ([7, 30], [30, 7])
 
 
 def pictures(*levels: int) -> NDArray[np.uint8]:

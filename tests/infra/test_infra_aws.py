@@ -15,7 +15,6 @@ from anonlib import __version__
 ROOT = Path(__file__).parents[2]
 KEYS = re.compile(r"AKIA[0-9A-Z]{16}|aws_(?:access|secret|session)|ssh_private_key|ANONLIB_SECRET", re.IGNORECASE)
 TOKEN = "/home/anonlib/.ray/auth_token"
-PORT = re.compile(r"--([\w-]+)-port=(\d+)")
 TEXT = (ROOT / "infra" / "aws" / "cluster.yaml").read_text()
 CLUSTER: dict[str, Any] = yaml.safe_load(TEXT)
 TERRAFORM = "\n".join(path.read_text() for path in (ROOT / "infra" / "terraform").glob("*.tf"))
@@ -52,19 +51,3 @@ def test_containers_are_this_version_gain_no_privilege_and_ask_for_a_token() -> 
         f"--env=AWS_DEFAULT_REGION={region}",
     }
     assert CLUSTER["file_mounts"][TOKEN] == "~/.ray/auth_token"
-
-
-def test_machines_end_whole_and_reach_each_other_by_the_ports_of_their_group() -> None:
-    assert CLUSTER["provider"]["cache_stopped_nodes"] is False
-    assert f'cluster     = "{CLUSTER["cluster_name"]}"' in TERRAFORM
-    assert "--dashboard-host=127.0.0.1" in " ".join(CLUSTER["head_start_ray_commands"])
-    block = re.search(r"cluster_ports = \{(.*?)\}", TERRAFORM, re.DOTALL)
-    assert block is not None
-    pairs = re.findall(r"\[(\d+), (\d+)\]", block[1])
-    opened = {number for first, last in pairs for number in range(int(first), int(last) + 1)}
-    for kind in ("head", "worker"):
-        command = CLUSTER[f"{kind}_start_ray_commands"][-1]
-        # The dashboard's port is for the head alone.
-        ports = {name: int(number) for name, number in PORT.findall(command) if name != "dashboard"}
-        assert {22, 6379, *range(ports.pop("min-worker"), ports.pop("max-worker") + 1), *ports.values()} == opened
-        assert len(ports) == 6 and re.search(r"(--port=|--address=\$RAY_HEAD_IP:)6379", command)

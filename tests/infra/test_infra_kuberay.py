@@ -11,7 +11,7 @@ import kubernetes_validate
 import yaml
 
 from anonlib import __version__
-from tests.infra.test_infra_docker import locked, script
+from tests.infra.test_infra_docker import locked
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "infra" / "kuberay"
@@ -115,9 +115,3 @@ def test_kubernetes_takes_its_own_kinds_and_every_pod() -> None:
     native = [manifest for manifest in everything if not manifest["apiVersion"].startswith("ray.io/")]
     for manifest in (*native, *templates):
         kubernetes_validate.validate(manifest, "1.35", strict=True)
-
-
-def test_the_job_file_is_a_job_for_every_month() -> None:
-    job = script(ROOT / "jobs" / "anonymize.py").config_of(KUBERAY / "job.yaml", "2026-11")
-    assert (job.input.uri, job.output.uri) == ("s3://photos/2026-11/*.tar", "s3://anonlib-release/2026-11")
-    assert job.ray.address is None and job.secret.manager == "anonlib-job"

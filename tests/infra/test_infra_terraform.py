@@ -17,22 +17,6 @@ import pytest
 TERRAFORM = Path(__file__).parents[2] / "infra" / "terraform"
 REFERENCE = re.compile(r"(?<![\w.\"/-])((?:data\.)?aws_\w+\.\w+|var\.\w+|local\.\w+)")
 TEMPLATE = re.compile(r"templatefile\(\"\$\{path\.module\}/(policies/[\w$.{}-]+)\", (\{.*\})\)", re.DOTALL)
-DOOR = ("for_each", "referenced_security_group_id", "cidr_ipv4", "from_port", "to_port")
-WITHIN = (
-    "${local.within_cluster}",
-    "${aws_security_group.cluster[0].id}",
-    "None",
-    "${each.value[0]}",
-    "${each.value[1]}",
-)
-ASKED = "${var.vpc == null ? toset([]) : toset(var.ssh_from)}"
-DOORS = {
-    ("ingress", "within"): WITHIN,
-    ("egress", "within"): WITHIN,
-    ("ingress", "ssh"): (ASKED, "None", "${each.value}", "22", "22"),
-    ("egress", "https"): ("None", "None", "0.0.0.0/0", "443", "443"),
-}
-"""Machines are reached by themselves and by ssh from given addresses, and reach themselves and HTTPS."""
 
 
 class Tree:
@@ -82,20 +66,6 @@ def test_every_policy_is_read_and_gets_the_names_that_it_wants(tree: Tree) -> No
                 wanted = set(Template((TERRAFORM / file).read_text()).get_identifiers())
                 assert wanted <= set(re.findall(r"(\w+)\s*[=:] ", given)), f"{file} of {name}"
     assert used == {f"policies/{path.name}" for path in (TERRAFORM / "policies").iterdir()}
-
-
-def test_machines_are_reached_through_these_doors_alone(tree: Tree) -> None:
-    groups = tree.of("aws_security_group")
-    assert set(groups) == {"cluster"} and not {"ingress", "egress"} & set(groups["cluster"])
-    doors = {
-        (direction, name): tuple(str(body.get(key)).strip('"') for key in DOOR)
-        for direction in ("ingress", "egress")
-        for name, body in tree.of(f"aws_vpc_security_group_{direction}_rule").items()
-    }
-    assert doors == DOORS
-    accepted = re.search(r'regex\(\\?"([^"\\]+)\\?", one\)', str(tree.named["var.ssh_from"]))
-    assert accepted is not None
-    assert not re.search(accepted[1], "0.0.0.0/0") and re.search(accepted[1], "203.0.113.7/32")
 
 
 def test_the_workspace_expires_is_sealed_by_its_own_key_and_keeps_no_versions(tree: Tree) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -60,3 +62,21 @@ def test_the_workflow_runs_what_a_person_runs_on_the_python_of_the_project() -> 
     assert all(f"\n{name}:" in targets for name in ("lint", "test"))
     python = next(step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", ""))
     assert f"PYTHON ?= python{python}\n" in targets
+
+
+CHECKOV = Path(os.environ.get("CHECKOV") or Path(sys.prefix) / "checkov" / "bin" / "checkov")
+FRAMEWORKS = ("terraform", "dockerfile", "kubernetes")
+
+
+@pytest.mark.skipif(not CHECKOV.is_file(), reason=f"there is no {CHECKOV}: `make test` makes it")
+def test_checkov_finds_nothing_in_infra_and_asks_no_network() -> None:
+    """It lives in an environment of its own, because it pins what the project needs newer."""
+    where = ["-d", str(ROOT / "infra"), "--framework", *FRAMEWORKS]
+    apart = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(CHECKOV), *where, "--skip-download", "-o", "json", "--quiet"]
+    done = subprocess.run(command, env=apart, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    assert {one["check_type"] for one in found} == set(FRAMEWORKS)
+    assert not any(one["summary"]["parsing_errors"] for one in found)
+    assert {check["check_id"] for one in found for check in one["results"]["failed_checks"]} == set()

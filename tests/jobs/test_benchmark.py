@@ -1,19 +1,15 @@
-"""The benchmarks divide within a round, count faces once and draw known people; how fast they are is no test."""
+"""The arithmetic of published figures: ratios within a round, faces counted once, subjects measured against labels."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.support.jobs import JOBS, script
+from tests.support.jobs import script
 
-BENCHMARK, PRIVACY = script("benchmark"), script("benchmark_privacy")
+BENCHMARK = script("benchmark")
 
 
 def test_ratios_are_medians_of_pairs_against_the_better_backend() -> None:
@@ -43,50 +39,31 @@ def test_a_face_has_one_partner_at_most() -> None:
     assert BENCHMARK.in_both({"a": [box], "b": []}, {"a": [], "b": [box]}) == 0
 
 
-def test_a_tiny_job_tells_its_stages_and_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BENCHMARK, "ROOT", tmp_path)
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(simplejpeg.encode_jpeg(np.full((48, 64, 3), 90, np.uint8)))
-    told = BENCHMARK.anonlib_job([photo], 3, "solid", 0, look=True)
-    assert told["no_face"] == told["images"] == 3
-    assert set(told["stages"]) == {"redact"}
-    assert told["peak_pss_mib"] > 10
-    assert json.dumps(told)
+SCRIPT = script("evaluate_subjects")
+NUMBERS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=25)
 
 
-def test_a_plan_finds_the_people_as_drawn() -> None:
-    command = [sys.executable, str(JOBS / "benchmark_privacy.py"), "--faces", "400", "1200"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "| BCubed F | 1.0000 | 1.0000 |" in done.stdout
-    assert "| people in several subjects | 0 | 0 |" in done.stdout
+@given(NUMBERS)
+def test_bcubed_is_its_definition_and_the_truth_is_perfect(pairs: list[tuple[int, int]]) -> None:
+    truth, cluster = np.array(pairs).T
+    same_person, same_cluster = truth[:, None] == truth, cluster[:, None] == cluster
+    both = (same_person & same_cluster).sum(axis=1)
+    found = SCRIPT.bcubed(truth, cluster)
+    assert found["precision"] == pytest.approx((both / same_cluster.sum(axis=1)).mean())
+    assert found["recall"] == pytest.approx((both / same_person.sum(axis=1)).mean())
+    above = np.triu(np.ones_like(same_person), 1)
+    assert found["merged"] == (above & same_cluster & ~same_person).sum()
+    assert found["split"] == (above & same_person & ~same_cluster).sum()
+    assert found["f"] == pytest.approx(2 / (1 / found["precision"] + 1 / found["recall"]))
+    right = SCRIPT.bcubed(truth, 7 - 3 * truth)
+    assert (right["precision"], right["recall"], right["merged"], right["split"]) == (1, 1, 0, 0)
 
 
-def test_a_network_s_arithmetic_is_counted() -> None:
-    import onnx
-    from onnx import TensorProto, helper
-
-    def weight(name: str, *shape: int) -> onnx.TensorProto:
-        return helper.make_tensor(name, TensorProto.FLOAT, shape, np.ones(shape, np.float32).ravel())
-
-    nodes = [
-        helper.make_node("Conv", ["in", "kernel"], ["seen"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
-        helper.make_node("GlobalAveragePool", ["seen"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "matrix"], ["out"]),
-    ]
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("in", ["n", 3, "h", "w"]), ("out", ["n", 7]))
-    ]
-    graph = helper.make_graph(nodes, "toy", ends[:1], ends[1:], [weight("kernel", 5, 3, 3, 3), weight("matrix", 5, 7)])
-    counted = script("benchmark_gpu").flops(helper.make_model(graph).SerializeToString(), (3, 16, 32))
-    assert counted == 2 * (3 * 9 * 5 * 8 * 16 + 5 * 7)
-
-
-def test_a_network_that_is_rounded_after_every_operation_answers_nearly_the_same() -> None:
-    precision = script("evaluate_precision")
-    crops = np.random.default_rng(0).normal(size=(2, 3, 112, 112)).astype(np.float32)
-    (single,), (half,) = precision.in_f32("expression")(crops), precision.emulated("expression")(crops)
-    assert single.shape == half.shape and not np.array_equal(single, half)
-    assert np.abs(single - half).max() < 0.05
+def test_a_class_is_real_if_it_hides_as_many_people_as_it_says() -> None:
+    subject, truth = np.arange(6), np.array([0, 1, 2, 3, 3, 4])
+    found = SCRIPT.real_classes([(0, 1, 2), (3, 4, 5)], [3, 3], subject, truth, 3)
+    assert found == {"classes": 2, "effective_real": 1, "k_real": 1, "share": 0.5}
+    known = SCRIPT.real_classes([(0, 1, 2), (3, 4, 5)], [3, 2], subject, truth, 3)
+    assert (known["effective_real"], known["k_real"]) == (2, 1)
+    nameless = SCRIPT.real_classes([(0, 1)], [2], np.array([0]), np.array([0]), 2)
+    assert nameless["classes"] == 0 and np.isnan(nameless["share"])

@@ -28,10 +28,9 @@ from jobs.training.data import RECOGNIZERS, PreparedFaces, load, prepare
 from jobs.training.export import export, feature_transfer_onnx, generator_onnx
 from jobs.training.feature_transfer import train_embedding
 from jobs.training.feature_transfer_network import FeatureTransferNet, applied
-from jobs.training.fits import fit_readout, fit_shape_model
 from jobs.training.generator import train_ksame_net
 from jobs.training.generator_network import Generator, doubled, linear_start, looks_of
-from jobs.training.trainer import CHECKPOINT, TrainingSettings
+from jobs.training.trainer import TrainingSettings
 from tests.support.heads import TERMS, heads
 
 ABOUT = DecoderNotes("demo heads", TERMS, 0, True)
@@ -117,14 +116,6 @@ def test_a_run_that_was_cut_resumes_and_its_card_has_the_facts(trained: Path, tm
         export(tmp_path, tmp_path / "other.onnx")
 
 
-def test_a_larger_network_starts_where_the_smaller_one_ended(trained: Path, prepared: Path, tmp_path: Path) -> None:
-    small = torch.load(trained / CHECKPOINT, weights_only=True)["networks"]["average"]
-    train_ksame_net(prepared, tmp_path, TrainingSettings(0.0, threads=1), ABOUT, size=256, grown_from=trained, batch=4)
-    large = torch.load(tmp_path / CHECKPOINT, weights_only=True)["networks"]["average"]
-    assert torch.equal(large["blocks.3.first.weight"], small["blocks.3.first.weight"])
-    assert not large["blocks.5.draw.weight"].any()
-
-
 # ---- embedding --------------------------------------------------------------------------------------------------
 
 
@@ -187,34 +178,3 @@ def test_training_and_the_renderer_make_the_same_pixels() -> None:
     drawn = 255 * out[0].permute(1, 2, 0).numpy()
     assert np.abs(photo - pixels.astype(int)).mean() > 5
     assert np.abs(drawn - photo).mean() < 0.7 and np.percentile(np.abs(drawn - photo), 99) < 4
-
-
-# ---- the small fits ---------------------------------------------------------------------------------------------
-
-
-def test_what_moves_within_a_person_is_expression_and_what_does_not_is_not() -> None:
-    rng = np.random.default_rng(0)
-    mean = shape_model().mean
-    jaw, mouth = 0.05 * rng.normal(size=(2, *mean.shape)).astype(np.float32)
-    meshes, people = [], []
-    for person in range(40):
-        identity = rng.normal() * jaw
-        for _ in range(4):
-            meshes.append(100 * (mean + identity + rng.normal() * mouth + 0.001 * rng.normal(size=mean.shape)))
-            people.append(str(person))
-    model = fit_shape_model(np.array(meshes, np.float32), people)
-    kept_mouth, kept_jaw = (
-        np.linalg.norm(model.expression_of(model.mean + moved)) / np.linalg.norm(moved) for moved in (mouth, jaw)
-    )
-    assert kept_mouth > 0.75 and kept_jaw < 0.25
-
-
-def test_wearers_of_glasses_are_found_at_fifteen_percent_false_alarms() -> None:
-    rng = np.random.default_rng(0)
-    wears = rng.random(600) < 0.3
-    vectors = rng.normal(size=(600, 40)).astype(np.float32)
-    vectors[wears, :5] += 2.0
-    weight, bias = fit_readout(vectors, wears)
-    logits = vectors @ weight + bias
-    assert (logits[wears] > 0).mean() > 0.95
-    assert abs((logits[~wears] > 0).mean() - 0.15) < 0.02

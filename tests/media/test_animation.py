@@ -88,21 +88,6 @@ def test_a_lossy_webp_stays_lossy(tmp_path: Path) -> None:
         assert np.abs(old.rgb.astype(int) - new.rgb).mean() < 3
 
 
-def test_a_lossless_webp_stays_lossless_behind_a_long_profile(tmp_path: Path) -> None:
-    source = made(tmp_path / "long.webp", icc_profile=profile_of("Display P3") + bytes(9000))
-    assert clip_info(source, LIMITS).codec == "vp8l"
-
-
-def test_large_opaque_frames_before_transparent_ones_fit_into_a_window(tmp_path: Path) -> None:
-    plain, clear = (Image.new(mode, (2000, 1500), 99) for mode in ("RGB", "RGBA"))
-    pictures = [plain] * 9 + [clear] * 2
-    for number, picture in enumerate(pictures):
-        pictures[number] = picture.copy()
-        pictures[number].putpixel((number, 0), 0)
-    pictures[0].save(tmp_path / "large.png", save_all=True, append_images=pictures[1:], duration=50)
-    assert [each.alpha is not None for each in frames_of(tmp_path / "large.png")] == [False] * 9 + [True] * 2
-
-
 def with_words(path: Path) -> set[Stripped]:
     """Plants SECRET wherever the format has room for words; what of it is to be named."""
     exif = Image.Exif()
@@ -132,20 +117,6 @@ def test_no_word_of_a_file_leaves_and_each_kind_is_named(kind: str, tmp_path: Pa
     assert SECRET.encode() not in out.read_bytes()
     again = clip_info(out, LIMITS)
     assert (again.stripped, again.space) == ((), info.space)
-
-
-def test_a_picture_that_only_old_viewers_show_is_left_out(tmp_path: Path) -> None:
-    source = made(tmp_path / "a.png", default_image=True)
-    info = released(source, tmp_path / "out")
-    assert (info.frames, info.stripped) == (4, (Stripped.PICTURES,))
-    assert clip_info(tmp_path / "out", LIMITS).stripped == ()
-
-
-def test_frames_of_no_time_are_shown_as_browsers_show_them(tmp_path: Path) -> None:
-    images = [Image.fromarray(frame(number)) for number in range(3)]
-    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
-    info = clip_info(tmp_path / "a.gif", LIMITS)
-    assert (info.rate, info.end, info.loop) == (10, Fraction(3, 10), None)
 
 
 @pytest.mark.parametrize("kind", KINDS)

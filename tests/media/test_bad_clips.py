@@ -185,14 +185,6 @@ def empty(folder: Path) -> Path:
     return folder / "a.mp4"
 
 
-def without_a_frame(folder: Path) -> Path:
-    with av.open(str(folder / "a.mkv"), "w") as out:
-        stream: Any = out.add_stream("libx264", rate=25)
-        stream.width, stream.height = 64, 48
-        out.start_encoding()
-    return folder / "a.mkv"
-
-
 def of_another_container(folder: Path) -> Path:
     path = make(folder / "a.webm", codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}, tags=TAGS)
     return path.rename(folder / "a.mp4")
@@ -209,17 +201,6 @@ def playlist(folder: Path) -> Path:
     return folder / "a.mp4"
 
 
-def of_a_hundred_days(folder: Path) -> Path:
-    """By its header: the durations of movie and track are those of mvhd, tkhd and mdhd (ISO/IEC 14496-12)."""
-    path = make(folder / "a.mp4", tags=TAGS)
-    data = bytearray(path.read_bytes())
-    for box, at in ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)):
-        start = data.index(box) + at
-        data[start : start + 4] = struct.pack(">I", 0x7FFFFFF0)
-    path.write_bytes(data)
-    return path
-
-
 def with_a_damaged_frame(folder: Path) -> Path:
     path = make(folder / "a.mp4", 20, container={"movflags": "+faststart"}, tags=TAGS)
     data = bytearray(path.read_bytes())
@@ -227,24 +208,6 @@ def with_a_damaged_frame(folder: Path) -> Path:
     data[start : start + 400] = np.random.default_rng(3).bytes(400)
     path.write_bytes(data)
     return path
-
-
-def of_changing_size(folder: Path) -> Path:
-    encoders = []
-    for size in ((64, 48), (96, 64)):
-        context: Any = av.CodecContext.create("libx264", "w")
-        context.width, context.height, context.pix_fmt, context.time_base = *size, "yuv420p", Fraction(1, 25)
-        context.options = {"preset": "ultrafast", "tune": "zerolatency"}
-        encoders.append([bytes(p) for f in [*pictures(3, size), None] for p in context.encode(f)])
-    with av.open(str(folder / "a.avi"), "w") as out:
-        stream: Any = out.add_stream("libx264", rate=25)
-        stream.width, stream.height = 64, 48
-        out.start_encoding()
-        for number, data in enumerate(encoders[0] + encoders[1]):
-            packet = av.Packet(data)
-            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
-            out.mux(packet)
-    return folder / "a.avi"
 
 
 Maker = Callable[[Path], Path]
@@ -270,11 +233,9 @@ PROBLEMS: dict[str, tuple[Maker, Reason]] = {
     "eight_k": (made("a.mp4", 1, size=(7680, 4320), codec="mpeg4"), Reason.TOO_MANY_PIXELS),
     "too_long": (made("a.mp4", 12, times=[Fraction(number * 10) for number in range(12)]), Reason.TOO_LONG),
     "empty": (empty, Reason.EMPTY),
-    "without_a_frame": (without_a_frame, Reason.DAMAGED),
     "text": (text, Reason.NOT_A_CLIP),
     "playlist": (playlist, Reason.NOT_A_CLIP),
     "with_a_damaged_frame": (with_a_damaged_frame, Reason.DAMAGED),
-    "of_changing_size": (of_changing_size, Reason.CLIP_FORMAT),
     "transparent": (made("a.mkv", codec="ffv1", pix_fmt="yuva420p"), Reason.CLIP_FORMAT),
     "transparent_webm": (made("a.webm", codec="libvpx-vp9", pix_fmt="yuva420p"), Reason.CLIP_FORMAT),
 }
@@ -308,7 +269,6 @@ RELEASED: dict[str, tuple[Maker, set[Stripped | Note]]] = {
     "with_a_box_behind": (with_a_box_behind, set()),
     "with_words_in_its_stream": (with_words_in_its_stream, set()),
     "of_another_container": (of_another_container, set()),
-    "of_a_hundred_days": (of_a_hundred_days, set()),
     "grey": (made("a.mkv", codec="ffv1", pix_fmt="gray"), set()),
     "of_rgb": (made("a.mov", codec="libx264rgb", pix_fmt="rgb24", options={"crf": "5"}), set()),
 }
@@ -362,12 +322,6 @@ def test_an_odd_clip_is_released_right(tmp_path, name):
     elif name not in ("two_videos", "grey"):
         upright = TURNED.get(name, lambda picture: picture)(frame(0, (63, 47) if name == "odd_size" else (64, 48)))
         assert np.abs(frames[0].rgb.astype(int) - upright).mean() < 5
-
-
-def test_every_clip_is_given_the_times_of_its_file(tmp_path):
-    uneven, late = (RELEASED[name][0](tmp_path) for name in ("uneven_times", "late_start"))
-    assert [each.time for each in frames_of(uneven)] == [time * time + time for time in EVEN]
-    assert [each.time for each in frames_of(late)] == [time + 2 for time in EVEN]
 
 
 def test_the_sound_of_a_bad_clip_costs_the_clip(tmp_path):

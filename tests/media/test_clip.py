@@ -14,7 +14,6 @@ from anonlib.config import ClipConfig
 from anonlib.errors import StorageError
 from anonlib.media import clip
 from anonlib.media.clip import clip_info, clip_writer, part_writer, read_frames
-from tests.support import clips
 from tests.support.clips import LIMITS, frames_of, make
 
 
@@ -69,14 +68,6 @@ def test_sound_is_dropped_unless_it_is_asked_for(tmp_path):
     assert clip_info(source, LIMITS, keep_audio=True).stripped == (Stripped.TAGS,)
     assert not clip_info(released(source, tmp_path / "b.mp4"), LIMITS).audio
     assert clip_info(released(source, tmp_path / "c.mp4", sound=True), LIMITS).audio
-
-
-def test_an_exception_leaves_no_file(tmp_path):
-    info = clip_info(make(tmp_path / "a.mp4"), LIMITS)
-    with pytest.raises(ZeroDivisionError), clip_writer(tmp_path / "b.mp4", info, None, ClipConfig(), LIMITS) as writer:
-        writer.write(clips.frame(0), Fraction(0))
-        raise ZeroDivisionError
-    assert not (tmp_path / "b.mp4").exists()
 
 
 def test_a_full_disk_is_a_sentence_about_the_disk_and_no_problem_of_the_clip(tmp_path):

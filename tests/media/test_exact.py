@@ -9,10 +9,9 @@ from PIL import Image, PngImagePlugin
 from anonlib.config import LimitsConfig
 from anonlib.errors import ImageProblem
 from anonlib.media import exact, jpeg
-from anonlib.media.codec import Picture, decode, encode
+from anonlib.media.codec import decode
 from anonlib.media.colour import ColourSpace, profile_of
 from anonlib.media.sandbox.process import changed_blocks_apart, decode_apart, replace_apart
-from tests.support import photos
 
 LIMITS = LimitsConfig(image_mpx=1, image_seconds=20)
 FORMATS = {
@@ -95,19 +94,3 @@ def test_a_file_that_is_no_jpeg_is_a_problem_of_its_photo() -> None:
     with pytest.raises(ImageProblem, match="does not begin as a JPEG"):
         stored = exact.Stored("JPEG", 1, None)
         replace_apart(b"x", np.ones((1, 1), bool), np.zeros((1, 8, 8, 3), np.uint8), stored, LIMITS)
-
-
-def test_a_png_of_our_own_is_exact_however_badly_it_compresses() -> None:
-    pixels = photos.people(5, 2)[9][1][::2]
-    tall = np.dstack([np.vstack([pixels] * 4), np.full((4 * len(pixels), pixels.shape[1]), 160, np.uint8)])
-    exact.check(photos.encoded(tall, "PNG", compress_level=4), "PNG")
-
-
-def test_encoding_anew_keeps_a_jpegs_own_tables_and_sampling() -> None:
-    out = io.BytesIO()
-    Image.fromarray(pixels()).save(out, "JPEG", quality=63, subsampling=1)
-    picture: Picture = decode(out.getvalue(), max_mpx=1)
-    again = jpeg.parse(encode(picture.rgb, picture, jpeg_quality=92))
-    original = jpeg.parse(out.getvalue())
-    assert again.quantization == original.quantization
-    assert again.components == original.components

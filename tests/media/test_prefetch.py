@@ -6,7 +6,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from anonlib.config import LimitsConfig, no_job
 from anonlib.datasets import Sample
 from anonlib.execution.base import current, watching
 from anonlib.media.codec import decode, decoded_bytes
-from anonlib.media.prefetch import chunks_ahead, on_threads, one_ahead, sample_bytes
+from anonlib.media.prefetch import chunks_ahead, on_threads, sample_bytes
 from anonlib.media.sandbox.process import header_bytes_apart
 from tests.support import bombs, photos
 
@@ -52,40 +51,6 @@ def test_no_more_is_held_than_allowed_but_one_item_alone(sizes: list[int], most:
         time.sleep(0.0005)  # the thread makes what comes next meanwhile
     assert seen == [(size, size) for size in sizes]
     assert beyond == []
-
-
-@given(st.lists(st.integers(0, 120), max_size=30), st.integers(1, 8), st.integers(20, 200), st.booleans())
-def test_chunks_follow_from_the_items_and_the_bounds_alone(
-    sizes: list[int], most: int, budget: int, slow: bool
-) -> None:
-    def make(item: int) -> int:
-        if slow:
-            time.sleep(0.0001)
-        return item
-
-    got = [
-        [item for item, _ in chunk] for chunk in chunks_ahead(make, sizes, lambda item: item, most=most, budget=budget)
-    ]
-    assert list(chain.from_iterable(got)) == sizes
-    for chunk, following in zip_longest(got, got[1:]):
-        assert len(chunk) == 1 or sum(chunk) <= budget // 2
-        # A chunk ends only where it is full.
-        assert following is None or len(chunk) == most or sum(chunk) + following[0] > budget // 2
-
-
-def test_the_next_chunk_is_made_while_the_caller_works() -> None:
-    made = threading.Event()
-
-    def make(item: int) -> int:
-        if item == 2:
-            made.set()
-        return item
-
-    chunks = chunks_ahead(make, [1, 2], lambda item: 1, most=1, budget=10)
-    first = next(chunks)
-    assert first == [(1, 1)]
-    assert made.wait(30)
-    assert next(chunks) == [(2, 2)] and first == [], "a chunk is emptied when the next is asked for"
 
 
 def test_what_reading_and_making_raise_is_raised_at_its_turn() -> None:
@@ -165,32 +130,6 @@ def test_a_header_of_millions_of_parts_is_read_by_no_worker(what: str, tmp_path:
     assert int(grown) < 64
     # Which allocation fails is the machine's affair, and so is whether Python survives it to say so.
     assert problem.startswith(("decoding it needs more memory than a photo", "decoding it ended the decoder"))
-
-
-def test_a_header_that_stalls_its_reader_is_given_up_and_not_tried_again() -> None:
-    job = no_job().model_copy(update={"limits": LimitsConfig(image_seconds=0.05)})
-    sample = Sample("a", bombs.chatty_gif(400_000), "gif")
-    assert sample_bytes(sample, job) == len(sample.image or b"")
-    assert str(sample.problem) == "decoding it took longer than 0.05 s (limits.image_seconds)"
-    assert sample_bytes(sample, job) == len(sample.image or b"")
-
-
-def test_the_next_item_is_made_meanwhile_and_what_making_it_raises_comes_at_its_turn() -> None:
-    made, asked = list[int](), threading.Event()
-
-    def items() -> Iterator[int]:
-        for number in (1, 2):
-            made.append(number)
-            yield number
-        asked.set()
-        raise ValueError("three")
-
-    coming = one_ahead(items())
-    assert next(coming) == 1 and next(coming) == 2
-    assert asked.wait(20)
-    with pytest.raises(ValueError, match="three"):
-        next(coming)
-    assert list(one_ahead(iter([]))) == []
 
 
 def test_calls_on_threads_run_at_once_in_order_and_on_the_stopwatch_of_their_caller() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pyarrow as pa
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.methods import METHODS, models_of
+from anonlib.errors import ConfigError
+from anonlib.methods import METHODS, method_of, models_of
+from anonlib.methods.base import MethodFile
 from anonlib.methods.feature_transfer import STILL_RECOGNIZED
 from anonlib.models.catalog import MODELS, VERIFIERS
+from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.verification.conditions import claim_of
 from tests.support.methods import method_named
 
@@ -35,10 +39,7 @@ COMPLETE: dict[str, dict[str, Any]] = {
         ({"texture": "oil"}, "Input should be 'average', 'gallery' or 'ksame-net'"),
         ({"name": "k-diff", "k": 1}, "greater than or equal to 2"),
         ({"name": "dp-vmf"}, "dp-vmf needs a value of method.kappa"),
-        (
-            {"name": "dp-uniform", "epsilon": 3},
-            "epsilon belongs to dp-laplace and dp-.* and dp-subset",
-        ),
+        ({"name": "dp-uniform", "epsilon": 3}, "epsilon belongs to dp-laplace and dp-.* and dp-subset"),
         ({"name": "dp-subset", "epsilon": 3}, "dp-subset needs a value of method.near"),
         ({"name": "dp-subset", "epsilon": 3, "near": 4, "texture": "ksame-net"}, "its texture is not ksame-net"),
         ({"name": "sampling", "texture": "average"}, "not average"),
@@ -108,3 +109,33 @@ def test_a_face_that_cannot_be_replaced_is_redacted_with_the_reason(
     method = method_named(name, **({"accept": STILL_RECOGNIZED} if name == "embedding" else {}))
     (why,) = method.eligible(face(**changes))
     assert (why is None) == (reason is None) and (reason or "") in (why or "")
+
+
+NETWORK = {"texture": "ksame-net"}
+
+
+def files_of(*accepted: str, **method: Any) -> dict[str, MethodFile]:
+    document = {**PLACES, "method": {"name": "dp-uniform", **method}, "accept_licences": accepted}
+    job = JobConfig.model_validate(document)
+    return method_of(job.method).read_files(job)
+
+
+def test_the_shipped_network_is_used_only_where_its_terms_are_accepted() -> None:
+    with pytest.raises(ConfigError, match=r"non-commercial.*add ksame-net to accept_licences.*texture gallery"):
+        files_of(**NETWORK)
+    assert files_of("ksame-net", **NETWORK)["decoder"].data == NetworkDecoder.shipped()
+
+
+def test_the_shipped_network_is_the_one_of_its_card_and_its_bank_holds_unlike_people() -> None:
+    import anonlib.synthesis as home
+
+    data = NetworkDecoder.shipped()
+    assert len(data) < 30_000_000
+    card = (Path(home.__path__[0]) / "shipped/ksame-net.md").read_text()
+    network = NetworkDecoder.from_bytes(data)
+    assert network.digest in card and network.about.terms in card
+    bank = network.bank
+    likeness = bank.vectors @ bank.vectors.T
+    assert np.median(likeness[~np.eye(len(likeness), dtype=bool)]) < 0.1
+    assert np.allclose(np.linalg.norm(bank.vectors, axis=1), 1, atol=1e-5)
+    assert {0.0, 1.0} == set(bank.female.tolist()) and 18 <= bank.age.min() < 25 < 60 < bank.age.max() <= 80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,14 +12,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
-from anonlib.errors import ModelError, ModelMissing, ModelUnusable
+from anonlib.errors import ConfigError, ModelError, ModelMissing, ModelUnusable
 from anonlib.models import cache
-from anonlib.models.cache import check, ensure, model_bytes, model_path, obtain, read_members, sha256
-from anonlib.models.catalog import MODELS, ModelCard
+from anonlib.models.cache import check, ensure, model_bytes, model_path, read_members, sha256
+from anonlib.models.catalog import MODELS, SETS, ModelCard
+from anonlib.models.requirements import check_licences
 from anonlib.models.runtime import load_engine
 from tests.models import toy_model
+from tests.support.runs import job
 
 NAME = toy_model.NAME
 
@@ -126,8 +130,27 @@ def test_members_are_read_if_they_are_those_of_the_catalogue(
             read_members(archive, card(client))
 
 
-def test_without_npm_the_sentence_names_npm_and_the_way_without_it(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("ANONLIB_MODELS", str(tmp_path))
-    with pytest.raises(ModelError, match=r"no program called npm.*put the file some-package-1\.2\.3\.tgz"):
-        obtain(card("npm"), tmp_path)
+def test_no_model_judges_what_it_helped_to_make() -> None:
+    assert {MODELS[name].use for name in SETS["core"]} == {"pipeline", "verifier"}
+    assert not set(SETS["core"]) & set(SETS["evaluation"]) and set(SETS["demo"]) == set(MODELS)
+    recognizers = {model.use for model in MODELS.values() if model.role == "recognizer"}
+    assert recognizers == {"pipeline", "verifier", "evaluation"}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_a_card_tells_hashes_terms_and_the_outputs_as_they_are(model) -> None:
+    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in (model.sha256, *model.members.values()))
+    assert model.licence and model.trained_on
+    outputs = onnx.load_model_from_string(model_bytes(model.name)).graph.output
+    assert [output.name for output in outputs] == list(model.outputs)
+    for output, shape in zip(outputs, model.outputs.values(), strict=True):
+        sides = output.type.tensor_type.shape.dim[1:]
+        assert [side.dim_value for side in sides if side.dim_value] == [n for n in shape if isinstance(n, int)]
+
+
+def test_non_commercial_weights_must_be_accepted_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "faceres", replace(MODELS["faceres"], commercial=False, licence="CC-BY-NC-4.0"))
+    with pytest.raises(ConfigError, match=r"faceres are CC-BY-NC-4\.0.*accept_licences"):
+        check_licences(["faceres"], job("in", tmp_path))
+    check_licences(["faceres"], job("in", tmp_path, accept_licences=["faceres"]))
+    check_licences(["centerface"], job("in", tmp_path))

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from anonlib.errors import BackendMissing, DeviceLost
+from anonlib.models import cache
 from anonlib.models.cache import model_bytes
 from anonlib.models.catalog import MODELS
-from anonlib.models.runtime import Batch, Engine, Placement, load_engine, prepare, rows_at_once
+from anonlib.models.runtime import Batch, Engine, load_engine, prepare, rows_at_once
 
 BAD = 13.0
 FACES = [n for n, m in MODELS.items() if m.input.size and m.input.channels == 3]
@@ -68,17 +69,6 @@ def test_what_cannot_run_here_is_told_in_a_sentence(monkeypatch) -> None:
         load_engine(data, backend="onnxruntime", device="cuda")
 
 
-def test_prepare_follows_the_card() -> None:
-    pixels = crops("faceres", 2)
-    batch = prepare(MODELS["faceres"], pixels)
-    assert batch.shape == (2, 3, 224, 224) and batch.dtype == np.float32 and batch.flags.c_contiguous
-    assert np.array_equal(batch[:, 0], pixels[..., 2].astype(np.float32) - np.float32(103.939))
-    mesh = prepare(MODELS["facemesh"], crops("facemesh", 1))
-    assert mesh.min() >= 0 and mesh.max() <= 1
-    with pytest.raises(ValueError, match=r"faceres wants crops of shape \(N, 224, 224, 3\), but got \(1, 112"):
-        prepare(MODELS["faceres"], np.zeros((1, 112, 112, 3), dtype=np.uint8))
-
-
 def test_no_backend_reports_to_its_maker() -> None:
     """OpenVINO would send an event to Google Analytics when it is imported, onnxruntime its sessions to Microsoft."""
     code = "import os, sys; from anonlib.models import runtime; runtime._core()"
@@ -103,12 +93,6 @@ def test_a_size_that_is_compiled_apart_has_the_same_bits_on_any_number_of_thread
     answers = [engine(picture) for engine in (one, two, one, two)]
     assert all(np.array_equal(a, b) for answer in answers for a, b in zip(answer, answers[0], strict=True))
     assert np.allclose(answers[0][0], load_engine(model_bytes("centerface"))(picture)[0], atol=1e-4)
-
-
-def test_bfloat16_is_for_networks_whose_answers_hold_in_it() -> None:
-    where = Placement("cpu", "bf16", 2)
-    assert where.of("centerface") == where
-    assert {where.of(name).precision for name in ("dlib-resnet", "scrfd")} == {"f32"}
 
 
 def on_gpu(run: Callable[[Batch], list[Batch]]) -> Engine:
@@ -175,3 +159,29 @@ threads = [threading.Thread(target=openvino.Type.f32.to_dtype) for _ in range(4)
 [thread.join() for thread in threads]
 """
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_its_stored_answer_on_every_backend(name: str, backend) -> None:
+    assert cache.disagreement(name, load_engine(model_bytes(name), backend=backend)) == ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (lambda out: (out * np.float32(1.01),), "is off its stored answer by"),
+        (lambda out: (out * np.float32("nan"),), "is off its stored answer by nan"),
+        (lambda out: (out if len(out) == 2 else out[:, ::-1],), "mixes the images of a batch"),
+    ],
+    ids=["off", "nan", "mixed"],
+)
+def test_every_kind_of_wrong_answer_is_told_in_a_sentence(fault, sentence: str, monkeypatch) -> None:
+    right = load_engine(model_bytes("mobileface"))
+    whole = Engine.__call__
+
+    def wrong(engine: Engine, batch: Batch) -> tuple[Batch, ...]:
+        return fault(*whole(engine, batch))
+
+    monkeypatch.setattr(Engine, "__call__", wrong)
+    assert sentence in cache.disagreement("mobileface", right)

@@ -23,10 +23,3 @@ def strata(count: int, seed: int, kinds: int = 3) -> list[tuple[str, ...]]:
     rng = np.random.default_rng(seed)
     drawn = [(str(rng.integers(kinds)), str(rng.integers(kinds))) for _ in range(count)]
     return [one[:1] if one[0] == "0" else one for one in drawn]
-
-
-def information_loss(templates: NDArray[np.float32], groups: list[NDArray[np.int64]]) -> float:
-    """SSE / SST: the share of the variance that is lost if each became the group's mean."""
-    means = np.concatenate([np.repeat(templates[group].mean(axis=0)[None], len(group), axis=0) for group in groups])
-    total = templates.astype(np.float64).var(axis=0).sum()
-    return float(1 - means.var(axis=0).sum() / total) if total > 0 else 0.0

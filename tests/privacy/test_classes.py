@@ -1,10 +1,13 @@
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from anonlib.privacy import classes
 from anonlib.privacy.classes import (
     LARGEST,
     Stratum,
@@ -15,12 +18,13 @@ from anonlib.privacy.classes import (
     effective_k,
     form_classes,
     may_be_shown,
+    microaggregate,
     prevailing,
     shuffled,
 )
 from anonlib.privacy.keys import Keyring
-from tests.privacy.made_people import people, strata
-from tests.support.oracles import candidates, faults
+from tests.privacy.made_people import lookalikes, people, strata
+from tests.support.oracles import candidates, faults, order_faults
 
 KEYS = Keyring(b"k" * 32, "release")
 
@@ -198,3 +202,74 @@ def test_a_stratum_is_what_all_have_in_common_and_a_kind_what_more_than_half_hav
     assert prevailing([*women, *[("female", "age-1")] * 3, ("male", "age-0")]) == ("female",)
     assert prevailing([*women, *[("male", "age-0")] * 4]) == prevailing([]) == ()
     assert prevailing([("female",), ("female", "age-0")]) == ("female",)
+
+
+Aggregate = Callable[[NDArray[np.float32], int], list[NDArray[np.int64]]]
+Draw = Callable[[int, int], NDArray[np.float32]]
+
+
+def mdav(templates: NDArray[np.float32], k: int) -> list[NDArray[np.int64]]:
+    """One cell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classes, "_CELL", len(templates))
+        return microaggregate(templates, k)
+
+
+sizes = st.integers(2, 6), st.integers(2, 80), st.integers(0, 1000)
+
+
+def textbook_mdav(templates: NDArray[np.float32], k: int) -> set[tuple[int, ...]]:
+    """As Domingo-Ferrer and Torra write it down, with distances and lists."""
+    left, groups = list(range(len(templates))), set()
+    points = templates.astype(np.float64)
+
+    def far(point: NDArray[np.float64]) -> int:
+        return max(left, key=lambda one: float(((points[one] - point) ** 2).sum()))
+
+    def take(centre: int) -> None:
+        nearest = sorted(left, key=lambda one: float(((points[one] - points[centre]) ** 2).sum()))[:k]
+        groups.add(tuple(sorted(nearest)))
+        left[:] = [one for one in left if one not in nearest]
+
+    while len(left) >= 2 * k:
+        both = len(left) >= 3 * k
+        first = far(points[left].mean(axis=0))
+        take(first)
+        if both:
+            take(far(points[first]))
+    return groups | {tuple(left)}
+
+
+@given(*sizes)
+@settings(deadline=None, max_examples=40)
+def test_mdav_forms_the_groups_of_the_textbook(k: int, count: int, seed: int) -> None:
+    templates = people(max(count, k), seed)
+    assert {tuple(group.tolist()) for group in mdav(templates, k)} == textbook_mdav(templates, k)
+    with pytest.raises(ValueError, match="cannot form a class"):
+        microaggregate(templates[: k - 1], k)
+
+
+def twins(count: int, seed: int) -> NDArray[np.float32]:
+    return np.repeat(people(1, seed), count, axis=0)
+
+
+def far_off(count: int, seed: int) -> NDArray[np.float32]:
+    """Three who form a cell too small for a group, which joins its neighbour."""
+    templates = people(count, seed)
+    templates[:3] *= 100
+    return templates
+
+
+@pytest.mark.parametrize("draw", [people, lookalikes, twins, far_off])
+@pytest.mark.parametrize("k", [2, 5, 40])
+def test_many_cells_keep_the_sizes_too(monkeypatch: pytest.MonkeyPatch, draw: Draw, k: int) -> None:
+    monkeypatch.setattr(classes, "_CELL", 60)
+    groups = microaggregate(draw(1500, 4), k)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(1500))
+    assert all(k <= len(group) <= 2 * k - 1 for group in groups)
+
+
+@pytest.mark.parametrize("aggregate", [mdav, microaggregate])
+def test_the_order_of_the_list_changes_no_group(monkeypatch: pytest.MonkeyPatch, aggregate: Aggregate) -> None:
+    monkeypatch.setattr(classes, "_CELL", 64)
+    assert not order_faults(lambda templates: aggregate(templates, 4), people(700, 5))

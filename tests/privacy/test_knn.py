@@ -32,27 +32,7 @@ def test_lists_find_whom_comparing_all_finds() -> None:
     assert len(listed) > 0.99 * len(exact)
 
 
-def test_lists_keep_the_nearest_where_more_are_near_than_asked_for() -> None:
-    vectors = normalized(np.random.default_rng(2).normal(size=(1500, 4)).astype(np.float32))
-    found = nearest(vectors[:200], vectors, count=5, floor=0.0, exact_below=0)
-    exact = nearest(vectors[:200], vectors, count=5, floor=0.0)
-    assert (np.sort(found, axis=1) == np.sort(exact, axis=1)).all()
-
-
-def test_only_those_who_ask_get_neighbours() -> None:
-    vectors = people(20, 3, seed=4)
-    first, second = close_pairs(vectors, np.array([3]), count=5, floor=0.9)
-    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(3, 4), (3, 5)]
-
-
 def test_a_pair_is_seen_once_and_nobody_is_near_himself() -> None:
     first, second = close_pairs(people(10, 4, seed=5), count=3, floor=0.9)
     assert (first < second).all()
     assert len({*zip(first.tolist(), second.tolist(), strict=True)}) == len(first) == 60
-
-
-def test_of_nobody_nobody_is_near() -> None:
-    nobody = np.zeros((0, 8), np.float32)
-    assert nearest(nobody, nobody, count=3, floor=0.5).shape == (0, 3)
-    assert (nearest(np.eye(8, dtype=np.float32), nobody, count=3, floor=0.5) == -1).all()
-    assert len(close_pairs(nobody, count=3, floor=0.5)[0]) == 0

@@ -12,7 +12,7 @@ from anonlib.audit.review_queue import judge, judged_so_far, waiting
 from anonlib.audit.run import audit
 from anonlib.audit.statistics import upper_bound
 from anonlib.config import JobConfig, LimitsConfig
-from anonlib.errors import ImageProblem, JobError
+from anonlib.errors import JobError
 from anonlib.job import Job
 from anonlib.review.session import EVEN, Session, Strip
 from tests.review.conftest import FACE
@@ -121,12 +121,6 @@ def test_a_strip_shows_both_ends_and_every_track() -> None:
     assert strip.size == (48 * 5, 64 * 3)
 
 
-def test_boxes_lie_in_the_frames_that_they_are_of() -> None:
-    strip = Strip(row(4, (3, 3)))
-    (face,) = strip.faces()
-    assert face["box"] == [10, 48 + 20, 30, 48 + 40]
-
-
 def test_the_frames_of_a_strip_are_those_of_the_clip(tmp_path: Path) -> None:
     path = clips.make(tmp_path / "clip.mp4", 4)
     picture = Strip(row(4)).picture(path.read_bytes(), LimitsConfig())
@@ -134,8 +128,3 @@ def test_the_frames_of_a_strip_are_those_of_the_clip(tmp_path: Path) -> None:
         y, x = corner
         shown = picture[y : y + 48, x : x + 64].astype(int)
         assert np.abs(shown - clips.frames_of(path)[frame].rgb).max() == 0
-
-
-def test_a_clip_without_frames_has_no_strip() -> None:
-    with pytest.raises(ImageProblem, match="no frame of it is shown"):
-        Strip(row(0))

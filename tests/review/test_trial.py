@@ -76,9 +76,3 @@ def test_an_estimate_counts_images_and_hours_and_writes_nothing(people_tars: Pat
     assert not Path(config.output.uri).exists() and {path.name for path in (tmp_path / "workspace").iterdir()} <= {
         "salt"
     }
-
-
-def test_an_estimate_of_no_readable_photo_says_so(tmp_path: Path) -> None:
-    photos.tar(tmp_path / "input" / "a.tar", [("a.txt", b"no image")])
-    with pytest.raises(JobError, match="nothing can be timed"):
-        estimate(job(tmp_path / "input", tmp_path, method={"name": "solid"}))

@@ -99,8 +99,3 @@ def test_where_people_cross_the_nearest_is_painted_last() -> None:
         RenderStage._paint(cast("Any", stage), [(cast("Any", None), face) for face in faces], None, depth=depth)
         assert painted == order
         painted.clear()
-
-
-def test_runs_are_where_a_mask_is_true() -> None:
-    assert runs(np.array([True, True, False, True])) == [(0, 2), (3, 4)]
-    assert runs(np.zeros(3, np.bool_)) == []

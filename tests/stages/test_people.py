@@ -13,7 +13,7 @@ from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
 from anonlib.privacy.knn import EXACT_BELOW
 from anonlib.stages.people import People, face_vectors, people_of, persons_of, seen_at_once
-from anonlib.workspace.schemas import EMBEDDING_DIM, FACES, SECOND_DIM
+from anonlib.workspace.schemas import FACES
 from anonlib.workspace.tables import of_rows
 
 KEYRING = Keyring(b"a secret of 32 bytes for the tests", "r1")
@@ -134,23 +134,3 @@ def test_tied_subjects_share_one_draw() -> None:
     drawn = identities(Mechanism("uniform"), persons.template, persons.ids, KEYRING)
     assert len({drawn[person].tobytes() for person in persons.of_face[:4]}) == 1
     assert len({drawn[person].tobytes() for person in persons.of_face}) == 3
-
-
-def test_vectors_in_half_precision_on_disk_give_the_same_subjects(tmp_path: Path) -> None:
-    rng = np.random.default_rng(4)
-    owner = np.repeat(np.arange(40), 5)
-    first, second = (normalized(rng.normal(size=(40, dim))[owner] + 0.1 * rng.normal(size=(200, dim)))
-                     for dim in (EMBEDDING_DIM, SECOND_DIM))  # fmt: skip
-    columns = {
-        "face_id": pa.array([f"s/{row}#0" for row in range(200)], pa.string()),
-        "label": pa.array([None] * 200, pa.string()),
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(first.ravel()), EMBEDDING_DIM),
-        "second": pa.FixedSizeListArray.from_arrays(pa.array(second.astype(np.float16).ravel()), SECOND_DIM),
-        "female": pa.array([0.9] * 200, pa.float32()),
-        "age": pa.array([30.0] * 200, pa.float32()),
-        "tone": pa.array([140.0] * 200, pa.float32()),
-    }
-    memory, disk = formed(pa.table(columns)), formed(pa.table(columns), 0, tmp_path)
-    assert memory.of_face.tolist() == disk.of_face.tolist() == owner.tolist()
-    assert memory.ids == disk.ids
-    assert np.abs(memory.template - disk.template).max() < 1e-3

@@ -37,11 +37,6 @@ SHARD, VICTIM = "00000", "holiday-003"
 
 
 @pytest.fixture
-def planned(finished: Run, tmp_path: Path) -> JobConfig:
-    return runs.planned_copy(finished, tmp_path)
-
-
-@pytest.fixture
 def resumed(finished: Run, tmp_path: Path) -> JobConfig:
     """The victim's shard is all that is left to render."""
     return runs.rendered_but(finished, tmp_path, SHARD)

@@ -199,11 +199,6 @@ def test_a_secret_in_a_location_or_a_host_that_may_get_none_is_refused_and_not_r
     assert "hunter2" not in str(refused.value)
 
 
-def test_file_uris_and_relative_paths_mean_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert open_storage("a b").uri == open_storage(f"file://{tmp_path}/a%20b").uri == f"{tmp_path}/a b"
-
-
 # Local disks.
 
 

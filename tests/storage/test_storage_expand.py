@@ -1,7 +1,6 @@
 """An input URI names the files that a shell would, on disk and on S3, or says what is missing."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from braceexpand import braceexpand
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from anonlib.errors import StorageError
 from anonlib.storage import StorageOptions, expand, open_storage
-from anonlib.storage.uri import expand_braces, glob_regex
+from anonlib.storage.uri import expand_braces
 from tests.support.s3server import S3Server
 
 TRAIN = ["00000.tar", "00001.tar", "00002.tar"]
@@ -77,11 +76,6 @@ def test_a_pattern_names_these_files(
         assert storage.read(file.path, file.etag) == content and file.size == len(content)
 
 
-def test_a_local_name_that_exists_is_taken_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "odd{1..2}[x].tar").write_bytes(b"1")
-    assert [file.path for file in expand(str(tmp_path / "odd{1..2}[x].tar"))[1]] == ["odd{1..2}[x].tar"]
-
-
 def test_a_pattern_in_the_bucket_name_is_refused() -> None:
     with pytest.raises(StorageError, match="below a bucket"):
         expand("s3://photos-{a,b}/x.tar")
@@ -107,26 +101,3 @@ patterns = st.recursive(
 @given(patterns)
 def test_braces_expand_as_an_independent_implementation_does(pattern: str) -> None:
     assert expand_braces(pattern) == list(braceexpand(pattern))
-
-
-@pytest.mark.parametrize(("text", "numbers"), [("{09..11}", ["09", "10", "11"]), ("{2..001}", ["002", "001"])])
-def test_a_range_keeps_its_width(text: str, numbers: list[str]) -> None:
-    assert expand_braces(text) == numbers
-
-
-@pytest.mark.parametrize(
-    ("pattern", "yes", "no"),
-    [
-        ("*.tar", ["a.tar", ".tar"], ["a/b.tar"]),
-        ("**/*.tar", ["a.tar", "a/b.tar", "a/b/c.tar"], ["a.tar.gz"]),
-        ("a/**", ["a/b", "a/b/c"], ["b/a"]),
-        ("[a-c]x", ["ax", "cx"], ["dx", "-x"]),
-        ("[!a]x", ["bx"], ["ax", "/x"]),
-        ("[]]x", ["]x"], ["x"]),
-        ("[[]x", ["[x"], ["]x"]),
-        ("[x", ["[x"], ["x"]),
-    ],
-)
-def test_a_glob_matches_as_in_a_shell(pattern: str, yes: list[str], no: list[str]) -> None:
-    assert all(glob_regex(pattern).fullmatch(path) for path in yes)
-    assert not any(glob_regex(pattern).fullmatch(path) for path in no)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from anonlib.errors import AccessDenied, NotFound, StorageError, Unavailable, VersionsRemain
+from anonlib.errors import AccessDenied, StorageError, Unavailable, VersionsRemain
 from anonlib.storage import Storage, StorageOptions, open_storage
 from anonlib.storage import s3 as s3_module
 from anonlib.storage.s3_errors import as_sentence
@@ -157,24 +157,6 @@ def test_a_look_at_a_file_that_is_refused_says_why(place: Storage, proxy: FaultP
         with pytest.raises(kind, match=words):
             place.exists("x")
         proxy.heal()
-
-
-def test_a_refusal_that_payment_may_explain_says_so() -> None:
-    aws, own = "https://s3.eu-west-1.amazonaws.com", "http://127.0.0.1:9000"
-    may_pay = {("s3:GetObject", aws, False), ("s3:ListBucket", aws, False)}
-    others = [("s3:ListBucket", aws, True), ("s3:PutObject", aws, False), ("s3:GetObject", own, False)]
-    for action, endpoint, pays in (*may_pay, *others):
-        refusal = ClientError({"Error": {"Code": "AccessDenied"}}, "any")
-        with pytest.raises(AccessDenied) as denied, as_sentence(action, "bucket", endpoint, pays=pays):
-            raise refusal
-        assert ("--requester-pays" in str(denied.value)) == ((action, endpoint, pays) in may_pay)
-
-
-def test_a_refusal_that_is_cut_is_asked_for_again(place: Storage, proxy: FaultProxy) -> None:
-    proxy.inject("torn-body", "GET *", times=1)
-    with pytest.raises(NotFound):
-        place.read("nothing")
-    assert proxy.log
 
 
 def test_a_server_that_answers_a_range_with_the_whole_is_not_believed(

@@ -71,8 +71,7 @@ ACCEPTED = ["embedding", "ksame-net"]
 STILL_RECOGNIZED = "people can still recognize these faces"
 SUBJECTS = ("subject_id", "person_id", "formed_by", "faces", "stratum", "class_id")
 CLASSES = ("class_id", "members", "effective_k", "stratum", "surrogate")
-ACCOUNTS = ("person", "labelled", "release", "method", "crowd")
-"""Columns of the workspace's tables, and of a ledger's, that are looked at."""
+"""Columns of the workspace's tables that are looked at."""
 
 
 def model_files() -> dict[str, bytes]:
@@ -125,15 +124,6 @@ def planned(run: Run) -> Document:
     }
 
 
-def remembered(run: Run) -> list[Document]:
-    """What the ledger beside a release knows of people, if there is one."""
-    return [
-        {column: row[column] for column in ACCOUNTS}
-        for path in sorted((run.output.parent / "ledger").rglob("*.parquet"))
-        for row in pq.read_table(path).to_pylist()
-    ]
-
-
 # --- The runs -----------------------------------------------------------------------------------------------------
 
 
@@ -164,15 +154,11 @@ def all_runs(root: Path) -> Iterator[tuple[str, Run]]:
     yield run("k-same", tars, {"name": "k-same", "k": 2})
     yield run("dp-uniform", few, {"name": "dp-uniform"})
     yield run("dp-laplace", few, {"name": "dp-laplace", "epsilon": 20, **net})
-    yield run("dp-vmf", few, {"name": "dp-vmf", "kappa": 30, **net})
-    yield run("dp-purkayastha", few, {"name": "dp-purkayastha", "epsilon": 8, **net})
     yield run("sampling", few, {"name": "sampling", **net})
     yield run("surrogate", few, {"name": "surrogate", "k": 2, **net})
     yield run("embedding", few, embedding)
     yield run("blur", few, {"name": "blur"})
     yield run("pixelate", few, {"name": "pixelate"})
-    yield run("k-diff rekeyed", few, k_diff, rekey=True)
-    yield run("k-diff ledger", few, k_diff, ledger={"uri": str(_made(root / "runs" / "k-diff ledger") / "ledger")})
     labelled = {"subject_field": "person"}
     yield run("k-diff parquet", table, k_diff, input={"uri": str(table), "key_field": "id", **labelled})
     yield run("k-diff folder", folder, k_diff, input={"uri": str(folder), **labelled})
@@ -283,10 +269,7 @@ def portable_of(run: Run) -> Document:
     certificate = json.loads((run.output / "certificate.json").read_bytes())
     told = {name: certificate[name] for name in ("claim", "counts", "scope")}
     tables = {one["path"]: one["rows"] for one in certificate["tables"]}
-    found = {"images": images, "certificate": told, "tables": tables, "plan": _members(planned(run))}
-    if accounts := remembered(run):
-        found["ledger"] = sorted({row["person"] for row in accounts})
-    return found
+    return {"images": images, "certificate": told, "tables": tables, "plan": _members(planned(run))}
 
 
 def _members(plan: Document) -> Document:
@@ -325,7 +308,6 @@ def exact_of(run: Run) -> Document:
         "tables": {path.name: _sha(path.read_bytes()) for path in sorted(output.glob("*.parquet"))},
         "paths": _digest(sorted(contents(output))),
         "plan": _digest(planned(run)),
-        **({"ledger": _digest([_less(row, ()) for row in remembered(run)])} if remembered(run) else {}),
         **{name: _digest(_less(note, LEFT_OUT[name])) for name, note in notes.items()},
     }
 

@@ -1,19 +1,21 @@
-import cv2
+from itertools import product
+
 import numpy as np
 import pytest
 
-from anonlib.synthesis.canonical import SIZE, canonical_frame, vertices_of
-from anonlib.synthesis.light import STEP, hair_zone, skin_region, to_log
+from anonlib.privacy.classes import stratum_of
+from anonlib.synthesis.base import IdentityDraw
+from anonlib.synthesis.canonical import SIZE
+from anonlib.synthesis.light import skin_region
 from anonlib.synthesis.textures.average import (
     Portrait,
     Texture,
     average,
-    detail_of,
     member_texture,
     portrait,
-    smile,
-    smiling,
 )
+from anonlib.synthesis.textures.gallery import NEUTRAL, Gallery, encoded, to_bytes
+from anonlib.verification.conditions import gallery_digests
 
 SEEN = np.ones((SIZE, SIZE), np.float32)
 
@@ -41,13 +43,6 @@ def test_a_member_with_many_photos_weighs_no_more_than_one_with_a_single_photo()
     assert np.allclose(average([many, single]).detail, 0.2, atol=1e-4)
 
 
-def test_what_no_photo_shows_comes_from_the_mirror() -> None:
-    half = (np.arange(SIZE) < SIZE // 2).astype(np.float32)
-    detail, seen = np.broadcast_to(half[:, None], (SIZE, SIZE, 3)), np.broadcast_to(half, (SIZE, SIZE))
-    merged = member_texture([Portrait(detail, seen, np.zeros((468, 3), np.float32), 0.0)])
-    assert np.allclose(merged.detail[:, SIZE // 2 + 20 : SIZE - 2], 1.0, atol=0.05)
-
-
 def test_the_detail_of_a_face_hardly_depends_on_the_light_it_stands_in(photo, mesh) -> None:
     columns = np.linspace(0.55, 1.0, photo.shape[1])[None, :, None]
     lit = np.clip(photo * columns * np.array([1.0, 0.85, 0.7]), 0, 255).astype(np.uint8)
@@ -56,24 +51,34 @@ def test_the_detail_of_a_face_hardly_depends_on_the_light_it_stands_in(photo, me
     assert np.abs(np.log((photo + 4.0) / (lit + 4.0)))[100:150, 200:260].mean() > 0.25
 
 
-def test_hair_and_background_become_plain_skin_outside_the_face(photo, mesh) -> None:
-    frame, vertices = canonical_frame(), vertices_of(mesh)
-    raw = to_log(frame.warp_in(photo, vertices)[0]) - detail_of(photo, vertices, STEP)[1].field()
-    outside = frame.inside & (hair_zone() == 1)
-    assert np.abs(portrait(photo, mesh, 1.0).detail[outside]).mean() < 0.5 * np.abs(raw[outside]).mean()
+DATA = Gallery.shipped()
+GALLERY = Gallery.from_bytes(DATA)
+LOOKS = tuple(product((0.0, 1.0), (20.0, 40.0, 70.0)))
 
 
-def test_a_large_photo_gives_a_finer_texture_of_the_same_face(photo, mesh) -> None:
-    large, at = cv2.resize(photo, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC), 3 * mesh
-    plain, fine = (member_texture([portrait(large, at, 1.0, finer=finer)]).detail for finer in (1, 2))
-    small = cv2.resize(fine, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    middle = skin_region()
-    assert len(fine) == 2 * SIZE and np.abs(small - plain)[middle].mean() < 0.25 * np.abs(plain)[middle].mean()
-    assert len(average([texture(0.0), member_texture([portrait(large, at, 1.0, finer=2)])]).detail) == 2 * SIZE
-    assert len(portrait(photo, mesh, 1.0, finer=2).detail) == SIZE
+def test_the_shipped_gallery_is_small_free_and_of_every_gender_and_age() -> None:
+    assert len(DATA) < 20 * 2**20 and GALLERY.about.commercial and GALLERY.about.faces == len(GALLERY)
+    assert all(len(GALLERY.rows(stratum_of(*look))) >= 3 for look in LOOKS)
+    assert len(set(gallery_digests())) == len(GALLERY)
+    assert sum(map(len, map(GALLERY.rows, {own[:1] for own in GALLERY.strata}))) == len(GALLERY)
 
 
-def test_a_smile_is_symmetric_and_the_opposite_of_its_opposite() -> None:
-    assert np.abs(smile() - smile()[:, ::-1])[:, 8:-8].mean() < 0.02
-    plain = np.zeros((SIZE, SIZE, 3), np.float32)
-    assert np.allclose(smiling(plain, 1.0), -smiling(plain, -1.0)) and np.abs(smiling(plain, 1.0)).max() > 0.05
+def test_a_draw_gets_the_face_of_its_row_and_without_one_the_nearest() -> None:
+    for row in (0, len(GALLERY) - 1):
+        near = GALLERY.face(IdentityDraw(GALLERY.bank.vectors[row], 1.0, 30.0))
+        drawn = GALLERY.face(IdentityDraw(-GALLERY.bank.vectors[row], 1.0, 30.0, (row,), (1.0,)))
+        assert near.shape.tobytes() == GALLERY.texture(row).shape.tobytes() == drawn.shape.tobytes()
+
+
+def test_a_face_is_read_back_as_it_was_written() -> None:
+    picture = np.broadcast_to(np.linspace(60, 200, 512)[:, None, None], (512, 512, 3)).astype(np.uint8)
+    arrays = {name: np.ones(1) for name in ("female", "age", "tone", "happy")}
+    arrays |= {
+        "tone": np.full(1, NEUTRAL[0]),
+        "centre": np.zeros(4),
+        "vectors": np.eye(4)[:1],
+        "shapes": np.zeros((1, 468, 3)),
+    }
+    data = to_bytes(GALLERY.about, [encoded(picture)], **arrays)
+    detail = Gallery.from_bytes(data).texture(0).detail
+    assert np.abs((np.exp(detail) * (NEUTRAL[0] + 4) - 4) - picture).max() < 2

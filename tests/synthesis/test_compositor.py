@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from anonlib.audit.evidence.pixels import crispness
 from anonlib.faces import topology
 from anonlib.synthesis.canonical import SIZE, canonical_frame, shape_model, vertices_of
-from anonlib.synthesis.compositor import Rendered, as_large, calmed, lit, render
-from anonlib.synthesis.light import SHADE, middle, skin_region
+from anonlib.synthesis.compositor import Rendered, as_large, render
+from anonlib.synthesis.light import middle, skin_region
 from anonlib.synthesis.textures.average import Texture
 from tests.support.photos import Pixels
 
@@ -79,13 +80,6 @@ def test_the_face_is_covered_in_the_photos_skin_tone_and_nothing_far_from_it_cha
     assert np.abs(np.median(out[face], axis=0) - np.median(photo[face], axis=0)).max() < 16
 
 
-def test_what_shines_on_bright_skin_does_not_burn_out_and_dark_skin_shines_as_it_did() -> None:
-    detail = (0.4 * SHADE)[None, None]
-    bright, dark = (np.full((1, 1, 3), np.log(grey), np.float32) for grey in (225, 60))
-    assert np.log(226) < lit(detail, bright, SHADE).max() < np.log(256)
-    assert np.allclose(lit(detail, dark, SHADE) - dark, detail, atol=0.03)
-
-
 def test_a_photo_without_colour_gets_a_face_without_colour(photo: Pixels, mesh: Mesh, surrogate: Texture) -> None:
     grey = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     coloured = Texture(surrogate.detail + np.array([0.3, 0.0, -0.3], np.float32), surrogate.shape, 0.5)
@@ -136,19 +130,6 @@ def test_skin_that_shows_through_a_cap_does_not_survive(
     assert np.abs(out - skin).max(axis=1).mean() > 40
 
 
-def test_arms_of_glasses_leave_little_beside_the_face(photo: Pixels, mesh: Mesh, paint: Paint) -> None:
-    glasses = photo.copy()
-    for eye, rim in ((topology.LEFT_EYE_OUTER, 127), (topology.RIGHT_EYE_OUTER, 356)):
-        start, end = mesh[eye, :2], mesh[eye, :2] + 1.15 * (mesh[rim, :2] - mesh[eye, :2])
-        cv2.line(glasses, tuple(np.rint(start).astype(int)), tuple(np.rint(end).astype(int)), (15, 15, 15), 3)
-    drawn = np.abs(glasses.astype(int) - photo).max(axis=2) > 30
-    before, after = (
-        np.abs(pair[0].astype(int) - pair[1])[drawn].max(axis=1).mean()
-        for pair in ((glasses, photo), (paint(glasses), paint(photo)))
-    )
-    assert after < before / 2  # in dark hair some of a dark arm stays
-
-
 def test_nothing_of_what_covers_the_mouth_is_left_inside_the_face(
     photo: Pixels, mesh: Mesh, face: Mask, paint: Paint
 ) -> None:
@@ -156,16 +137,6 @@ def test_nothing_of_what_covers_the_mouth_is_left_inside_the_face(
     mouth = mesh[list(topology.LIPS_OUTER), :2].mean(axis=0)
     cv2.circle(covered, tuple(np.rint(mouth).astype(int)), int(np.ptp(mesh[:, 0]) / 5), (20, 200, 30), -1)
     assert np.abs(paint(covered).astype(float) - paint(photo))[face].mean() < 8
-
-
-def test_hair_at_the_rim_of_a_texture_is_not_painted_beside_a_turned_cheek_folds_are_fainter_and_eyes_stay() -> None:
-    detail = np.full((2 * SIZE, 2 * SIZE, 3), -0.8, np.float32)
-    eyes = canonical_frame().polygon(topology.LEFT_EYE)
-    rim = canonical_frame().polygon(topology.OVAL) & ~canonical_frame().polygon(topology.OVAL, 0.97)
-    cheek = tuple(np.rint(canonical_frame().points[50, ::-1]).astype(int))
-    out = calmed(detail)[::2, ::2]
-    assert -0.25 < out[cheek].mean() < -0.15
-    assert out[rim].min() > -0.1 and out[eyes].max() < -0.65
 
 
 def test_the_outline_follows_four_numbers_of_the_source_and_the_middle_of_the_face_none() -> None:
@@ -179,3 +150,27 @@ def test_the_outline_follows_four_numbers_of_the_source_and_the_middle_of_the_fa
     odd = source.copy()
     odd[[topology.OVAL[index] for index in (4, 10, 14, 21, 27, 33)], :2] *= 0.95
     assert np.allclose(as_large(shape, odd), wider, atol=1e-5)
+
+
+SMOOTH = Texture(np.zeros((SIZE, SIZE, 3), np.float32), shape_model().mean, 0.5)
+ROUGH = Texture(
+    np.random.default_rng(0).normal(0, 0.1, (SIZE, SIZE, 3)).astype(np.float32), shape_model().mean, 0.5, 30.0
+)
+
+
+@pytest.fixture(params=["sharp", "blurred", "grainy"])
+def taken(request: pytest.FixtureRequest, photo: Pixels) -> Pixels:
+    """The photo as other cameras would have taken it."""
+    if request.param == "blurred":
+        return np.asarray(cv2.GaussianBlur(photo, (0, 0), 1.5), np.uint8)
+    grain = np.random.default_rng(1).normal(0, 3 * (request.param == "grainy"), photo.shape)
+    return np.clip(photo + grain, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("texture", [SMOOTH, ROUGH], ids=["smooth", "rough"])
+def test_a_new_face_is_as_sharp_as_the_photo(taken: Pixels, mesh: NDArray[np.float32], texture: Texture) -> None:
+    out, again = taken.copy(), taken.copy()
+    render(taken, mesh, 0.5, texture).paste(out)
+    render(taken, mesh, 0.5, texture).paste(again)
+    assert 0.8 <= crispness(out, mesh) / crispness(taken, mesh) <= 1.27
+    assert (out == again).all()

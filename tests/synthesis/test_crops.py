@@ -80,8 +80,3 @@ def test_a_face_that_the_photo_cuts_is_changed_as_far_as_it_is_there(photo: Pixe
     half = np.ascontiguousarray(photo[:, : round(float(mesh[topology.NOSE_TIP, 0]))])
     out = pasted(half, changed(half, mesh, TINTS + 9))
     assert out.shape == half.shape and (out != half).any()
-
-
-def test_a_photo_without_colour_stays_without(photo: Pixels, mesh: Mesh) -> None:
-    grey = np.repeat(photo.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
-    assert (np.ptp(changed(grey, mesh, TINTS + np.float32([30, 0, -30])).patch, axis=2) == 0).all()

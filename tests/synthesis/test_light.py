@@ -8,16 +8,12 @@ from anonlib.faces import topology
 from anonlib.synthesis.base import Extent
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.light import (
-    SHADE,
     STEP,
     Light,
     fit_light,
     hair_zone,
     kept_zone,
     middle,
-    relit,
-    shading_of,
-    shadings,
     skin_region,
     tone_of,
 )
@@ -51,11 +47,6 @@ def test_no_photo_may_keep_a_px_between_brows_and_chin(extent: Extent) -> None:
     assert (kept <= hair_zone() + 1e-6).all() and kept[face].max() < 0.1 and kept[0].min() == 1.0
 
 
-def test_the_wide_region_reaches_over_the_hairline_and_the_one_of_skin_ends_before_it() -> None:
-    hairline = int(canonical_frame().points[topology.FOREHEAD, 1]), SIZE // 2
-    assert kept_zone("skin")[hairline] > 0.95 and kept_zone("wide")[hairline] < 0.05
-
-
 def in_glasses(texture: np.ndarray) -> np.ndarray:
     return cv2.rectangle(texture.copy(), (60, 100), (195, 130), (1.0, 1.0, 1.0), -1)
 
@@ -86,34 +77,3 @@ def test_a_face_takes_the_smooth_tone_of_skin_and_nothing_finer_or_of_what_canno
     assert np.abs(tone_of(smooth, 0.1) - smooth)[face].mean() < 0.03
     assert np.abs(tone_of(fine, 0.1))[face].mean() < 0.01
     assert np.abs(tone_of(np.full_like(smooth, -1.5), 0.1)).max() < 0.03
-
-
-def test_a_texture_loses_its_own_smooth_tone_and_shading_and_keeps_what_is_its_own() -> None:
-    skin = skin_region() & canonical_frame().polygon(topology.OVAL, 0.8)
-    assert np.abs(relit(np.full((SIZE, SIZE, 3), 0.3, np.float32) + lifted(MEAN)))[skin].mean() < 0.045
-    rows = np.arange(SIZE)[:, None, None]
-    pores = np.broadcast_to(0.1 * np.cos(rows * np.pi / 2), (SIZE, SIZE, 3)).astype(np.float32)
-    assert np.abs(relit(pores + lifted(MEAN)) - pores)[skin].mean() < 0.03
-
-
-MEAN = shadings().mean
-
-
-def lifted(grey: np.ndarray) -> np.ndarray:
-    """A map at every STEP-th px as a texture."""
-    whole = cv2.resize(grey, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(whole[..., None] * SHADE, np.float32)
-
-
-@pytest.mark.parametrize("direction", [0, 2])
-def test_shading_is_read_from_what_is_seen_and_what_is_no_shading_tells_nothing_of_it(direction: int) -> None:
-    made = shadings()
-    wanted = made.mean + 1.5 * made.deviations[direction] * made.directions[direction]
-    shades = wanted[..., None] * SHADE
-    hidden = shades.copy()
-    hidden[:24] = DARK  # hair over the forehead
-    for seen, most in ((shades, 0.01), (hidden, 0.05)):
-        assert np.abs(shading_of(seen.astype(np.float32)) - wanted)[made.region].mean() < most
-    noise = np.random.default_rng(0).normal(0, 0.1, SMALL).astype(np.float32)
-    speckled = shading_of((wanted + noise)[..., None] * SHADE)
-    assert np.abs(speckled - wanted)[made.region].mean() < 0.02

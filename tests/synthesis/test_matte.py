@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.synthesis.canonical import canonical_frame
-from anonlib.synthesis.matte import Cover, beard, matte, strands, without
+from anonlib.synthesis.matte import Cover, matte, strands, without
 
 EYES = 60.0
 FACE = np.zeros((240, 240), bool)
@@ -36,15 +35,6 @@ def test_hair_and_a_strand_of_it_lie_over_skin_and_the_skin_between_them_does_no
     assert np.abs(colour[96, 125] - tone).max() < 12
 
 
-def test_hair_of_a_large_face_is_found_on_larger_px() -> None:
-    view = skin()
-    view[:80] = 20
-    cv2.line(view, (120, 70), (130, 110), (20,) * 3, 3)
-    (small, tone), (large, tones) = shares(view), shares(view, step=3)
-    assert np.abs(large[1::3, 1::3] - small).mean() < 0.005 < 0.1 < small.mean()
-    assert np.abs(tones[1::3, 1::3][70, 60:180].astype(int) - tone[70, 60:180]).max() < 3
-
-
 def test_what_is_dark_and_does_not_reach_the_face_from_outside_is_the_faces() -> None:
     view = skin()
     view[90:100, 90:150] = 20
@@ -63,13 +53,6 @@ def test_dark_hair_stays_over_a_cheek_and_a_shade_of_skin_does_not() -> None:
         assert (kept[80:180, 155:178].min() > 0.9) == stays and kept[80:180, 62:145].max() < 0.05, tone
 
 
-def test_what_shines_is_skin_and_bright_hair_is_hair() -> None:
-    shining, white = skin(90), skin(90)
-    shining[:90] = 255
-    white[:90] = np.where(np.arange(240)[None, :, None] % 4 < 2, 255, 200)
-    assert shares(shining, 90)[0][66:85, 70:170].mean() < 0.2 < 0.5 < shares(white, 90)[0][66:85, 70:170].mean()
-
-
 def test_no_px_of_a_face_fills_what_its_outline_leaves() -> None:
     view = np.random.default_rng(1).integers(0, 100, (240, 240, 3), dtype=np.uint8)
     marked = view.copy()
@@ -77,16 +60,3 @@ def test_no_px_of_a_face_fills_what_its_outline_leaves() -> None:
     filled = without(marked, FACE, EYES)
     assert (filled == without(view, FACE, EYES)).all() and filled.max() < 100
     assert (filled[:55] == view[:55]).all() and not without(marked, np.ones_like(FACE), EYES).any()
-
-
-def test_a_beard_is_taken_out_beyond_the_jaw_and_a_shadow_below_it_is_not() -> None:
-    rows, columns = np.mgrid[0:256, 0:256].astype(np.float32)
-    hull, grid = canonical_frame().hull, np.stack([columns, rows], axis=-1)
-    chin = int(np.flatnonzero(hull.any(axis=1))[-1])
-    depth = np.interp(np.arange(256), [chin - 40, chin - 10, chin + 8, chin + 20], [0, -0.5, -0.5, 0])
-    noise = np.random.default_rng(0).normal(0, 1, (256, 256))
-    lower = (depth[:, None] + 0.05 * noise)[..., None].repeat(3, axis=2)
-    rough = lower + (0.3 * noise * (depth[:, None] < 0))[..., None]
-    below = np.s_[chin + 2 : chin + 6, 118:138]
-    bearded, shaded = (beard(of.astype(np.float32), hull, grid, 65.0) for of in (rough, lower))
-    assert bearded[below].mean() > 0.5 and bearded[: chin - 60].max() == 0 and shaded.max() == 0

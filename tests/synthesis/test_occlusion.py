@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 
 from anonlib.faces import topology
-from anonlib.synthesis.canonical import SIZE, canonical_frame, vertices_of
+from anonlib.synthesis.canonical import SIZE, canonical_frame
 from anonlib.synthesis.light import STEP, Light, hair_zone
-from anonlib.synthesis.occlusion import GLASSES_STEP, bare, glasses, over_forehead, without_rims
-from anonlib.synthesis.textures.average import detail_of
+from anonlib.synthesis.occlusion import bare, over_forehead
 
 SMALL = SIZE // STEP
 SPREAD = 0.1
@@ -48,33 +46,3 @@ def test_a_face_is_bare_as_far_as_what_the_photo_shows_of_it(left: float, share:
     residual[:, : SMALL // 2] = left
     assert bare(residual, under(150)) == pytest.approx(share, abs=0.06)
     assert bare(0 * residual, under(150)) == bare(residual - 3, under(150)) == 0
-
-
-def test_drawing_glasses_on_a_face_raises_its_score(photo, mesh) -> None:
-    vertices, worn = vertices_of(mesh), photo.copy()
-    inner = topology.LEFT_EYE_INNER, topology.RIGHT_EYE_INNER
-    for ends in zip((topology.LEFT_EYE_OUTER, topology.RIGHT_EYE_OUTER), inner, strict=True):
-        eye = mesh[list(ends), :2]
-        radius = int(0.75 * np.linalg.norm(eye[0] - eye[1]))
-        cv2.circle(worn, np.rint(eye.mean(axis=0)).astype(int).tolist(), radius, (20, 20, 25), 2)
-    cv2.line(worn, *np.rint(mesh[list(inner), :2]).astype(int).tolist(), (20, 20, 25), 2)
-    plain, score = (glasses(detail_of(image, vertices, GLASSES_STEP)[0]) for image in (photo, worn))
-    assert plain < 0 < score and score > plain + 1
-
-
-@pytest.fixture
-def points() -> np.ndarray:
-    """Points of which only the eyes matter."""
-    points = np.zeros((468, 3), np.float32)
-    points[topology.LEFT_EYE_OUTER, :2], points[topology.RIGHT_EYE_OUTER, :2] = (120, 150), (190, 150)
-    return points
-
-
-@pytest.mark.parametrize(("width", "colour", "left"), [(4, 10, 120), (4, 240, 120), (30, 10, 10)])
-def test_a_rim_beside_the_eye_gives_way_to_its_surroundings_and_what_is_broader_stays(
-    points: np.ndarray, width: int, colour: int, left: int
-) -> None:
-    view = np.full((300, 300, 3), 120, np.uint8)
-    cv2.line(view, (102, 135), (102, 165), (colour,) * 3, width)
-    out = without_rims(view, points, 50.0)
-    assert (out[150, 102] == left).all() and (view[150, 102] == colour).all()

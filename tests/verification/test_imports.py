@@ -54,15 +54,6 @@ def test_verify_loads_these_modules_and_no_more(release: str) -> None:
     assert tops >= THIRD_PARTY and not tops & HEAVY
 
 
-def test_the_command_adds_the_job_files_keys_alone(release: str) -> None:
-    """The flags of the other commands derive from the keys."""
-    modules = loaded("from anonlib.cli import main\ntry: main()\nexcept SystemExit: pass", "verify", release)
-    added = {name for name in modules if name.split(".")[0] == "anonlib"} - MODULES
-    assert {name.split(".")[1] for name in added} <= {"cli", "config", "flags", "methods", "terminal"}
-    assert not any(name.startswith("anonlib.methods.") for name in added - {"anonlib.methods.settings"})
-    assert not {name.split(".")[0] for name in modules} & HEAVY
-
-
 WITHOUT = """
 import sys
 from anonlib.terminal import RUN_MODULES

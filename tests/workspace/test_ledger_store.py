@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonlib.config import JobConfig, load_config
+from anonlib.config import JobConfig
 from anonlib.errors import ConfigError
 from anonlib.methods.base import LedgerRow, Persons
 from anonlib.privacy.clustering import normalized
@@ -25,7 +25,6 @@ from tests.support.runs import job
 
 SECRET = b"thirty-two bytes or more of a secret"
 PLAN = "0123456789abcdef"
-DRAWN = {"method.name": "dp-uniform"}
 
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:
@@ -223,14 +222,3 @@ def test_a_ledger_with_what_is_no_number_is_refused(column: str, number: float, 
     path.write_bytes(tables.to_bytes(rows, ACCOUNTS))
     with pytest.raises(ConfigError, match=r"infinite or none \(NaN\).* restore the file"):
         LedgerStore.open(config, "f" * 64)
-
-
-def test_a_ledger_that_cannot_work_is_refused_in_a_sentence() -> None:
-    places = {"input.uri": "in", "output.uri": "out", "workspace.uri": "ws"}
-    for complaint, changes in {
-        "separate places": {"ledger.uri": "ws/ledger", "secret.env": "S"},
-        "name one by secret.env": {"ledger.uri": "ledger", **DRAWN},
-        "ledger.budget": {"ledger.uri": "ledger", "ledger.budget": -1, "secret.env": "S", **DRAWN},
-    }.items():
-        with pytest.raises(ConfigError, match=complaint):
-            load_config(overrides=places | changes)

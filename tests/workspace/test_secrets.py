@@ -219,16 +219,6 @@ def test_text_bytes_and_sealed_files_give_the_keyring_of_a_file_and_no_log_shows
     assert logging.getLogger("botocore.parsers").level == logging.DEBUG
 
 
-def test_an_arn_says_the_region_itself(cloud: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = of_manager(cloud, SecretString=SECRET)
-    arn = cloud.client("secretsmanager").describe_secret(SecretId=name)["ARN"]
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
-    assert check_of(named(tmp_path, manager=arn)) == SAME
-    assert f"has not the secret {name}" in refusal(named(tmp_path, manager=name))
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    assert "needs a region" in refusal(named(tmp_path, manager=name))
-
-
 def test_a_store_of_ones_own_is_not_asked_for_the_secret_and_a_profile_has_its_credentials(
     cloud: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

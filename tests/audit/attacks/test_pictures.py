@@ -89,13 +89,6 @@ def test_a_surrogate_that_is_its_donor_frames_them() -> None:
         assert found[name].released.count == 300
 
 
-def test_without_donors_or_classes_nothing_is_said_of_them() -> None:
-    donors = {"donors": {NAME: np.zeros((0, 16), np.float32)}, "donor_people": np.zeros(0, int)}
-    found = every(evidence(classes=np.full(300, -1), donor_classes=np.zeros(0, int), **donors))
-    assert not any("donors" in name or "class" in name for name in found)
-    assert found["naive, rank-1"].worst_class is None
-
-
 def test_faces_under_an_ellipse_do_not_flatter_the_others() -> None:
     solid = np.arange(300) % 2 == 0
     clear = evidence().clear.vectors[NAME]
@@ -117,12 +110,6 @@ def test_the_worst_person_class_and_group_are_worse_than_the_mean() -> None:
     assert held(found.worst_class)[0] >= 4 / 20 > held(found.released)[0]
     female, male = (found.groups["gender"][name] for name in ("female", "male"))
     assert (female.value, female.count, male.count) == (1.0, 4, 236)
-
-
-def test_without_a_second_photo_of_anyone_nothing_is_claimed() -> None:
-    alone = every(evidence(subjects=np.arange(300), people=np.arange(300), names=np.arange(300).astype(str)))
-    for name in ("naive, rank-1", "naive, TAR", "parrot, rank-1", "averaging, rank-1"):
-        assert (alone[name].released.value, alone[name].released.count) == (None, 0)
 
 
 def test_a_recognizer_that_the_method_used_is_not_held_out() -> None:

@@ -91,11 +91,6 @@ def test_what_an_image_carries_is_named(kinds: str, make: Callable[[], bytes]) -
     assert is_picture(make()) and carried(make()) == set(kinds.split("+")) <= set(KINDS)
 
 
-def test_what_is_no_image_is_an_unknown_part() -> None:
-    assert carried(b"") == carried(b"hello") == {"unknown part"}
-    assert not any(map(is_picture, (b"", b"Platter", b"BMW cars")))
-
-
 # ---- px beside the original's ---------------------------------------------------------------------------------
 
 BOX = photos.ASTRONAUT_FACE

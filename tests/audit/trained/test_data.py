@@ -8,9 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from anonlib.audit.evidence.evidence import SIDE, frame
-from anonlib.audit.trained.data import AttackerData, mapped, recover, ridge, split, standing
-from anonlib.faces import align
+from anonlib.audit.trained.data import AttackerData, recover, split, standing
 from anonlib.synthesis.redact import redact
 from tests.audit.trained.made import held
 
@@ -24,16 +22,6 @@ def test_nobody_is_learnt_from_chosen_by_and_attacked() -> None:
     assert sorted(np.concatenate(parts).tolist()) == list(range(700))
     with pytest.raises(ValueError, match="5 people"):
         split(np.arange(5), 0)
-
-
-def test_a_frame_holds_the_whole_ellipse_of_a_redaction() -> None:
-    image = np.full((300, 400, 3), 255, np.uint8)
-    box = np.array([150, 80, 230, 190], np.float32)
-    redact(image, box, "solid")
-    picture = align.crop(image, frame(box), SIDE)
-    grey = np.abs(picture[:, SIDE // 2, 0].astype(int) - 127) < 3
-    assert 0.88 < grey.mean() < 0.92
-    assert (picture[[0, -1]] == 255).all()
 
 
 def test_an_attacker_anonymizes_what_he_moved_and_mirrored_himself() -> None:
@@ -92,17 +80,3 @@ def test_only_photos_of_the_attacked_that_are_not_in_the_gallery_are_asked() -> 
     asked = ~np.isnan(ranks)
     assert set(people[asked].tolist()) == set(people[data.attack].tolist()) and asked.sum() == 2 * 20
     assert (ranks[asked] == 1).all() and (accepted[asked] == 1).all() and np.isnan(accepted[~asked]).all()
-
-
-# ---- linear maps ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [30, 300])
-def test_a_ridge_finds_a_linear_map_be_there_more_rows_than_columns_or_fewer(rows: int) -> None:
-    random = np.random.default_rng(0)
-    basis = random.normal(size=(8, 60))
-    x = (random.normal(size=(rows, 8)) @ basis).astype(np.float32)
-    true = random.normal(size=(60, 3)).astype(np.float32)
-    fresh = (random.normal(size=(50, 8)) @ basis).astype(np.float32)
-    found = ridge(x, x @ true + 5, fresh, lambda answers: -float(np.abs(answers - fresh @ true - 5).max()))
-    assert np.allclose(mapped(fresh, found), fresh @ true + 5, atol=0.05)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from anonlib.audit.leaks.scan import scan_leaks
 from anonlib.cli import app
 from anonlib.datasets import open_dataset
-from anonlib.errors import AccessDenied, DatasetError, JobError, LinkRefused
+from anonlib.errors import AccessDenied, DatasetError, LinkRefused
 from anonlib.job import Job
 from anonlib.storage import open_storage
 from anonlib.verification.release import verify
@@ -329,14 +329,6 @@ def test_keys_that_no_disk_holds_are_quarantined_and_the_others_go_on(
     assert reasons == {None: 4, "unsafe-name": 4, "inside-a-file": 4}
 
 
-@pytest.mark.parametrize("ending", ["tar", "parquet"])
-def test_shards_with_such_keys_are_quarantined_too(s3: S3Server, bucket: str, tmp_path: Path, ending: str) -> None:
-    good = (cache(tmp_path) / next(path for path in FORMATS if path.endswith(ending))).read_bytes()
-    names = (f"a.{ending}", f"x//b.{ending}", f"a.{ending}/c.{ending}")
-    rows = run_on_bucket(s3, bucket, tmp_path, dict.fromkeys(names, good), to_s3=False)
-    assert Counter(row["status"] for row in rows) == {"released": 1, "quarantined": 2}
-
-
 # ---- what is typed --------------------------------------------------------------------------------------------
 
 
@@ -380,20 +372,6 @@ def test_a_field_of_labels_or_boxes_that_is_nowhere_stops_the_run(tmp_path: Path
         assert code == 1 and "json:person" in said
         assert f"none of the 2 readable images has the field 'persno' that input.{key}_field names" in said
     assert not (tmp_path / "release" / "data").exists()
-
-
-def test_a_wrong_subject_field_is_known_before_most_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonlib.job._ENOUGH_IMAGES", 4)
-    members = [
-        member for n in range(2) for member in photos.members(f"p{n}", photos.nobody()[:64, :64], {"person": "a"})
-    ]
-    for shard in range(6):
-        photos.tar(tmp_path / "in" / f"{shard:05d}.tar", members)
-    heard: list[str] = []
-    config = job(tmp_path / "in", tmp_path, input={"uri": str(tmp_path / "in"), "subject_field": "persno"}, **SOLID)
-    with pytest.raises(JobError, match=r"none of the \d+ readable images has"):
-        Job(config, report=lambda stage, outcome, units: heard.append(outcome.unit)).run()
-    assert len(heard) == 3
 
 
 @pytest.mark.parametrize("rekey", [False, True])

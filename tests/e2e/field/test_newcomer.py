@@ -146,10 +146,7 @@ def test_ctrl_c_leaves_one_sentence_and_no_word_of_a_worker_that_died(tmp_path: 
         os.killpg(running.process.pid, signal.SIGINT)  # as a terminal sends it
         assert running.finish(60) == 130
     *log, empty, sentence = running.complaints.splitlines()
-    assert (empty, sentence) == (
-        "",
-        "anonlib: interrupted; what is finished is kept, and the same command continues.",
-    )
+    assert (empty, sentence) == ("", "anonlib: interrupted; what is finished is kept, and the same command continues.")
     last = json.loads(log[-1])
     assert all(json.loads(line)["stage"] for line in log) and "died" not in running.complaints
     assert last["remaining"] > 0 and last["why"] == "the round was cut short before they were done"
@@ -183,16 +180,6 @@ def test_a_command_without_a_place_or_with_a_wrong_key_is_a_sentence(
     code, _, stderr = said("verify", str(blacked_out[0] / "release"), "--key", "abcd")
     assert code == 1 and "'abcd' is not a public key: 64 hex digits" in stderr
     assert "not by the one that was given" in said("verify", str(blacked_out[0] / "release"), "--key", "0" * 64)[2]
-
-
-def test_help_shows_a_commands_own_flags_and_the_jobs_on_request() -> None:
-    for verb, own in (("status", "--print-config"), ("purge", "--force"), ("run", "--method")):
-        _, short, _ = said(verb, "--help")
-        _, long, _ = said(verb, "--help-job")
-        assert own in short and "--workspace" in short and "--help-job" in short
-        assert "--detector-score" not in short and "--detector-score" in long and own in long
-        shown = short[short.index("JOB.yaml      <path>") :]
-        assert shown.index(own) < shown.index("--workspace") or own == "--method"
 
 
 def test_every_command_of_the_readme_has_the_flags_that_it_is_given() -> None:

@@ -190,25 +190,6 @@ def test_a_disk_without_hard_links_is_said_before_anything_is_scanned(
     assert not (tmp_path / "workspace" / "scan").exists() and not list((tmp_path / "release").iterdir())
 
 
-def test_the_same_bytes_are_found_there_and_others_are_refused(tmp_path: Path) -> None:
-    place = open_storage(str(tmp_path / "place"))
-    (tmp_path / "file").write_bytes(b"1")
-    for source in (b"1", tmp_path / "file"):
-        assert place.create(f"a {type(source).__name__}", source)
-        assert not place.create(f"a {type(source).__name__}", source)
-    with pytest.raises(StorageError, match="holds other bytes"):
-        place.create("a bytes", b"2")
-
-
-def test_a_full_disk_is_not_called_one_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("anonlib.storage.local.os.link", refuse)
-    with pytest.raises(StorageError, match="the disk or quota is full"):
-        open_storage(str(tmp_path)).claim("a", b"1")
-
-
 @pytest.mark.parametrize(("place", "uri"), [("output", "/proc/x"), ("workspace", "/dev/null/x"), ("ledger", "/proc/x")])
 def test_a_place_that_cannot_be_written_is_named_before_anything_is_scanned(
     tmp_path: Path, photo: bytes, place: str, uri: str
