@@ -17,10 +17,19 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import NoneType
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from anonlib.errors import ConfigError, StorageError, suggestion
 from anonlib.storage import StorageOptions, parse_uri
@@ -32,7 +41,9 @@ MACHINE_LIMITS = ("chunk", "memory_mib")
 """Limits that say how much is held at once; results do not depend on them, so runs may differ in them."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """It never changes, and is closed: an unknown key is a mistake."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -41,7 +52,12 @@ def _key(description: str, default: Any = ..., *, flag: str | None = None, **con
     return Field(default, description=description, json_schema_extra={"flag": flag} if flag else None, **constraints)
 
 
-class InputConfig(_Frozen):
+def _with_commas(value: Any) -> Any:
+    """A list of names as the text that a flag would hold."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+class InputConfig(Frozen):
     """What to read."""
 
     uri: str = _key(
@@ -49,7 +65,7 @@ class InputConfig(_Frozen):
     )
     format: str | None = _key("webdataset, parquet or folder; guessed from the names if not given.", None)
     subject_field: str | None = _key("The sidecar's field that names the person; without it faces are clustered.", None)
-    image_field: str | None = _key(
+    image_field: Annotated[str | None, BeforeValidator(_with_commas)] = _key(
         "The member or column that holds the image; several as a list (a flag: with commas), `*` for every one.", None
     )
     key_field: str | None = _key("The column that holds the key (Parquet).", None)
@@ -77,26 +93,21 @@ class InputConfig(_Frozen):
     def _by_text(cls, value: Any) -> Any:
         return {str(name): kind for name, kind in value.items()} if isinstance(value, dict) else value
 
-    @field_validator("image_field", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
-
-class OutputConfig(_Frozen):
+class OutputConfig(Frozen):
     """Where the release goes."""
 
     uri: str = _key("A folder or a prefix of a bucket; what lies there may leave the building.")
     release: str | None = _key("The release's name; draws and pseudonyms of another name, or URI, are others.", None)
 
 
-class WorkspaceConfig(_Frozen):
+class WorkspaceConfig(Frozen):
     """Where personal data stays until it is purged: embeddings, crops, the mapping and the secret."""
 
     uri: str = _key("A folder or a prefix of a bucket; not in the output.")
 
 
-class SpareConfig(_Frozen):
+class SpareConfig(Frozen):
     """Whose faces stay as they are in photos; in clips all are hidden. Two recognizers must be sure; in doubt a face is
     hidden."""
 
@@ -106,10 +117,10 @@ class SpareConfig(_Frozen):
     )
 
 
-class DetectorConfig(_Frozen):
+class DetectorConfig(Frozen):
     """How faces are found."""
 
-    name: str = _key(
+    name: Annotated[str, BeforeValidator(_with_commas)] = _key(
         "What finds faces: centerface, yuface, or scrfd with a network of yours; several as a list (a flag: with "
         "commas), for what any of them finds; none, for boxes of yours alone.",
         "centerface",
@@ -117,11 +128,6 @@ class DetectorConfig(_Frozen):
     path: str | None = _key("Of scrfd: your .onnx file, or the folder of an InsightFace pack.", None)
     side: int = _key("The longer side of an image during detection, in px.", 640, ge=128, le=4096)
     score: float = _key("The least score of a face.", 0.4, gt=0.0, lt=1.0)
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -134,7 +140,7 @@ class DetectorConfig(_Frozen):
         return self.model_copy(update={"name": "centerface"}) if self.names == (NO_DETECTOR,) else self
 
 
-class HideConfig(_Frozen):
+class HideConfig(Frozen):
     """How regions of one kind are hidden, and what finds them."""
 
     method: Literal["fill", "solid", "blur", "pixelate"] = "fill"
@@ -147,7 +153,7 @@ class HideConfig(_Frozen):
         return {"method": value} if isinstance(value, str) else value
 
 
-class LimitsConfig(_Frozen):
+class LimitsConfig(Frozen):
     """What a single image may cost before it is quarantined unread, and what a worker may hold at once."""
 
     image_mpx: float = _key("Larger images are quarantined unread, in megapixels.", 100.0, gt=0, flag="--max-mpx")
@@ -165,7 +171,7 @@ class LimitsConfig(_Frozen):
     )
 
 
-class ClipConfig(_Frozen):
+class ClipConfig(Frozen):
     """How clips leave."""
 
     audio: Literal["drop", "keep"] = _key(
@@ -190,7 +196,7 @@ class ClipConfig(_Frozen):
     )
 
 
-class SecretConfig(_Frozen):
+class SecretConfig(Frozen):
     """One of env, file, manager and kms. `secret` keys draws and signs; without one it is made once and kept in the
     workspace. `signing`, where given, signs in its place. A secret is 32 random bytes in hex or base64
     (`openssl rand -hex 32`), or a passphrase of 16 characters or more, which is stretched. Each worker reads it itself,
@@ -221,7 +227,7 @@ class SecretConfig(_Frozen):
         return self
 
 
-class LedgerConfig(_Frozen):
+class LedgerConfig(Frozen):
     """The place that remembers people over releases."""
 
     uri: str = _key("A folder or a prefix of a bucket; not in the workspace, whose purge keeps it.", flag="--ledger")
@@ -233,7 +239,7 @@ class LedgerConfig(_Frozen):
     budget: float | None = _key("The most epsilon that one person may spend over all releases.", None, ge=0)
 
 
-class RayConfig(_Frozen):
+class RayConfig(Frozen):
     """Where the job runs. Results do not depend on it."""
 
     actors: int | None = _key(
@@ -278,7 +284,7 @@ class RayConfig(_Frozen):
         return self.shards or (SHARDS_OF_A_GPU if self.num_gpus else 1)
 
 
-class StorageConfig(_Frozen):
+class StorageConfig(Frozen):
     """Where S3 is, if not at AWS, and what buckets ask for; Google's and Azure's clients read their own environment.
 
     A server that is not AWS gets no checksums that only AWS knows, unless AWS_REQUEST_CHECKSUM_CALCULATION says so.
@@ -305,7 +311,7 @@ class StorageConfig(_Frozen):
         return replace(self.options, anonymous=self.anonymous)
 
 
-class PolicyConfig(_Frozen):
+class PolicyConfig(Frozen):
     """What an audit must find for a release to pass; the bound of the 95 % interval counts."""
 
     excess: float = _key(
@@ -321,7 +327,7 @@ class PolicyConfig(_Frozen):
     promised: bool = _key("The release promises an audit.", False, flag="--promise-audit/--no-promise-audit")
 
 
-class MethodConfig(_Frozen):
+class MethodConfig(Frozen):
     """What replaces a face, and what it may cost the person's privacy."""
 
     # Every release's run.json records all of these keys, so they stand here. A method that needs others adds them in a
@@ -361,7 +367,7 @@ def _method_settings(document: Any) -> Any:
     return settings_of(document)
 
 
-class JobConfig(_Frozen):
+class JobConfig(Frozen):
     """One job. Every key has a flag of the same name (`--method k-diff --k 5`)."""
 
     input: InputConfig

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from anonlib.config import Frozen
 
 
-class Finding(BaseModel):
-    """Frozen, and closed: an unknown key is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Figure(Finding):
+class Figure(Frozen):
     """A mean over `count` photos (or pairs) with its 95 % interval; `chance` is what guessing gives."""
 
     value: float | None
@@ -27,7 +23,7 @@ class Figure(Finding):
     chance: float | None = None
 
 
-class Attack(Finding):
+class Attack(Frozen):
     """One attack by one recognizer, or by an attacker trained here, which counts its `target`, rank-1 or TAR.
 
     `held_out`: the method never used this recognizer. `baselines`: the same attack on other versions of the photos, by
@@ -49,7 +45,7 @@ class Attack(Finding):
     note: str = ""
 
 
-class Disclosure(Finding):
+class Disclosure(Frozen):
     """What the release's own records tell about people: its tables, its manifest, and who wears what.
 
     `recognizer` is empty where no picture is looked at. `allowed`: the mean of what the claim allows, over the same
@@ -68,7 +64,7 @@ class Disclosure(Finding):
     note: str = ""
 
 
-class LeakCheck(Finding):
+class LeakCheck(Frozen):
     """One thing that must not be in a release: `found` of `checked` things have it; `where` names a few by path."""
 
     name: str
@@ -78,7 +74,7 @@ class LeakCheck(Finding):
     note: str = ""
 
 
-class Measure(Finding):
+class Measure(Frozen):
     """A measure of utility on `released` and on `baselines`; `better`: whether higher or lower values are good."""
 
     name: str
@@ -89,7 +85,7 @@ class Measure(Finding):
     note: str = ""
 
 
-class Missed(Finding):
+class Missed(Frozen):
     """Faces that may have been overlooked: `second` is the share of images in which a second look finds one.
 
     `sampled`, `wrong`, `upper`: images that a person judged, those with a face left, and the Clopper-Pearson bound.
@@ -103,7 +99,7 @@ class Missed(Finding):
     confidence: float = 0.95
 
 
-class ReleaseCounts(Finding):
+class ReleaseCounts(Frozen):
     """The reconciliation: images in = released + no_face + quarantined; faces by what became of them."""
 
     shards: int
@@ -117,7 +113,7 @@ class ReleaseCounts(Finding):
     quarantine_reasons: dict[str, int]
 
 
-class ClaimSection(Finding):
+class ClaimSection(Frozen):
     """What the certificate proves, in its own words, and the sizes behind it: people -> how many classes have them."""
 
     kind: str
@@ -132,7 +128,7 @@ class ClaimSection(Finding):
 About = Literal["certificate", "identity", "context", "records", "leak", "missed", "utility"]
 
 
-class GateLine(Finding):
+class GateLine(Frozen):
     """One line of the policy: the bound that counts, the limit, and whether it holds; `about`: what it is a line of."""
 
     about: About
@@ -143,7 +139,7 @@ class GateLine(Finding):
     why: str
 
 
-class ModelUse(Finding):
+class ModelUse(Frozen):
     """A model or file that made the release or judged it; `commercial` None where only its own terms can say."""
 
     name: str
@@ -154,7 +150,7 @@ class ModelUse(Finding):
     used_for: Literal["release", "audit"]
 
 
-class AuditReport(Finding):
+class AuditReport(Frozen):
     """The whole of report.json.
 
     `labelled`: the dataset said who is in the photos attacked, and not a clustering. `quick`: fewer photos were looked

@@ -14,11 +14,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TextIO
 
 from anonlib.execution.base import UnitResult
+from anonlib.workspace.schemas import COUNTS
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 Labels = dict[str, str]
 Report = Callable[[str, UnitResult, int], None]
 """Called with the stage's name, a result and how many units the stage has to do in this run."""

@@ -60,6 +60,7 @@ from anonlib.workspace.release import Naming
 from anonlib.workspace.schemas import (
     ASSIGNMENTS,
     CLIP,
+    COUNTS,
     ELLIPSES,
     EXACT,
     FACES,
@@ -86,7 +87,6 @@ _HELD = 64
 _REDACTED = [name for name in ASSIGNMENTS.names if name in FACES.names]
 """Columns of FACES that a redaction needs."""
 _STAYS = {IGNORED: "it lies in an ignore area", SPARED: "its person agreed"}
-_COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
 
 
 @dataclass
@@ -585,7 +585,7 @@ def _marker(
 
 
 def _result(shard: Shard, marker: Mapping[str, Any]) -> UnitResult:
-    return UnitResult(shard.shard_id, **{name: marker[name] for name in _COUNTS})
+    return UnitResult(shard.shard_id, **{name: marker[name] for name in COUNTS})
 
 
 def _without_pixels(scanned: Mapping[str, Any]) -> Picture:

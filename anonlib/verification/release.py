@@ -35,7 +35,6 @@ _WITHOUT_PROOF = {
     "embedding": "that the people are not recognized: this method deceives recognizers, not people",
     "inswapper": "that the donors agreed, and how much of a face the swapper kept: its maker brought both",
 }
-_SUMMED = ("images", "faces", "released", "no_face", "quarantined")
 _REVIEWED: dict[str | None, tuple[str, ...]] = dict.fromkeys((None, schemas.CONFIRMED), (RELEASED, NO_FACE))
 _REVIEWED |= {schemas.MASKED: (RELEASED,), schemas.WITHHELD: ()}
 """What an image may be after each word of a review; what could not be rendered is quarantined after any."""
@@ -225,8 +224,8 @@ def _check_shard(release: Storage, committed: CommittedShard, note: RunNote, cou
         if status != QUARANTINED:
             images[key] = digest
             paths.add(path)
-    counts = {name: getattr(counter.counts, name) - getattr(before, name) for name in _SUMMED}
-    for name, counted in (counts | {"fallbacks": fallbacks}).items():
+    for name in schemas.COUNTS:
+        counted = fallbacks if name == "fallbacks" else getattr(counter.counts, name) - getattr(before, name)
         holds = counted == getattr(marker, name)
         require(holds, f"the marker of shard {shard} counts {getattr(marker, name)} {name}, its manifest {counted}")
     formats = {format for path in marker.files if (format := format_of(path)) is not None}

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
+from anonlib.config import Frozen
 from anonlib.errors import StorageError
 from anonlib.storage import Storage
 from anonlib.workspace.schemas import CONFIRMED, MASKED, WITHHELD
@@ -21,15 +22,13 @@ Box = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
 """x0, y0, x1, y1 in px of the upright image."""
 
 
-class Decision(BaseModel):
+class Decision(Frozen):
     """One verdict on the image `key` of `shard`, both as the input names them.
 
     confirmed: no face is left. mask: hide the missed faces in `boxes`. withhold: do not release this photo.
     release_masked: release a quarantined photo with the known faces and `boxes` hidden. undone: nothing is decided.
     `when` is UTC; `who` are initials.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard: str
     key: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from tempfile import SpooledTemporaryFile
 
@@ -31,9 +31,9 @@ class JobImages:
         self._waiting = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         weakref.finalize(self, self._waiting.close)
 
-    def originals(self, shard: Shard, wanted: Collection[str], named: Callable[[str], str] = str) -> dict[str, bytes]:
-        """Bytes by what `named` makes of their keys, reading no further than the last wanted one."""
-        return _picked(((named(sample.key), _content(sample)) for sample in self._input.read(shard)), set(wanted))
+    def originals(self, shard: Shard, wanted: Collection[str]) -> dict[str, bytes]:
+        """Bytes by key, reading no further than the last wanted one."""
+        return _picked(((sample.key, _content(sample)) for sample in self._input.read(shard)), set(wanted))
 
     def released(self, rows: Iterable[Row]) -> dict[str, bytes]:
         """Bytes by sha256, of MANIFEST rows that have an output; what is not there is left out."""

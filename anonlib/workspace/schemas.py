@@ -43,6 +43,8 @@ KEPT, IGNORED, SPARED = "kept", "ignored", "spared"
 """The method of a face that stays as it is, and why: it lies in an area that the dataset says to ignore, or its person
 agreed."""
 STILL, CLIP = "still", "clip"
+COUNTS = ("images", "faces", "released", "no_face", "quarantined", "fallbacks")
+"""What a marker counts of its shard: images and faces, images by status, and faces in `ELLIPSES`."""
 CONFIRMED, MASKED, WITHHELD = "confirmed", "masked", "withheld"
 """What a manifest's `review` says that a person decided on an image; null: nobody did."""
 

@@ -16,7 +16,7 @@ from anonlib.verification.certificate import Certificate
 from anonlib.workspace import layout
 from anonlib.workspace.inventory import named_job, named_options, named_workspace, read_note
 from anonlib.workspace.layout import JobStores, PlanStore
-from anonlib.workspace.schemas import CERTIFICATE, ELLIPSES, QUARANTINED
+from anonlib.workspace.schemas import CERTIFICATE, COUNTS, ELLIPSES, QUARANTINED
 
 _READERS = 16
 
@@ -44,8 +44,7 @@ class Summary:
     @classmethod
     def of(cls, run: Mapping[str, Any], markers: Sequence[Mapping[str, Any]]) -> Summary:
         """Add up the markers of a release, whose run.json is `run`."""
-        names = ("images", "released", "no_face", "quarantined", "faces", "fallbacks")
-        counts = {name: sum(int(marker[name]) for marker in markers) for name in names}
+        counts = {name: sum(int(marker[name]) for marker in markers) for name in COUNTS}
         left_out = sum((Counter(of.get("left_out", {})) for of in (run, *markers)), Counter[str]())
         return cls(len(run["shards"]), len(markers), **counts, left_out=dict(sorted(left_out.items())))
 

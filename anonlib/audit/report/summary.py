@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR, HIDDEN
 from anonlib.audit.findings import About, Attack, AuditReport, Figure, GateLine, Measure
 
 SINGLING_OUT, LINKABILITY, INFERENCE = "Singling out", "Linkability", "Inference"
@@ -54,7 +55,6 @@ TARGETS = {
     "accepted by portraits": "accepted as a person whose portrait was averaged into the face",
     "accepted by other photos": "accepted as a person who was averaged into the face, by another photo",
 }
-BASELINES = ("clear", "blur", "pixelate", "solid", "one-face", "one-face-all")
 _TARGET_ORDER = ("rank-1", "TAR")
 
 
@@ -80,7 +80,8 @@ def strongest(attacks: Iterable[Attack]) -> Attack | None:
 def baselines_of(findings: Iterable[Attack | Measure]) -> list[str]:
     """The baselines that findings have: the known ones in their order, then any others."""
     names = {name for finding in findings for name in finding.baselines}
-    return [name for name in BASELINES if name in names] + sorted(names - set(BASELINES))
+    known = (CLEAR, *BASELINES)
+    return [name for name in known if name in names] + sorted(names - set(known))
 
 
 NBSP = "\u00a0"
@@ -300,7 +301,7 @@ def _attacks(report: AuditReport, risk: str) -> list[str]:
 def _outcome(attack: Attack) -> str:
     figure, (_, title, action) = attack.released, meaning(attack.name)
     beside = [] if figure.chance is None else [f"guessing {share(figure.chance)}"]
-    for name, kind in (("face under a flat ellipse", "solid"), ("photos before", "clear")):
+    for name, kind in (("face under a flat ellipse", HIDDEN), ("photos before", CLEAR)):
         value = attack.baselines[kind].value if kind in attack.baselines else None
         beside.append(f"{name} {NOT_MEASURED if value is None else share(value)}")
     against_chance = ""
