@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from anonlib.audit import findings as f
+from anonlib.audit.evidence.evidence import BASELINES, CLEAR
 from anonlib.audit.gate import judge
-from anonlib.audit.report.summary import BASELINES
 from anonlib.config import PolicyConfig
 
 RECOGNIZERS = {"fr-feature": 0.412, "mobileface": 0.531, "faceres": 0.467}
@@ -69,7 +69,8 @@ def attack(name: str, target: str, recognizer: str, chance: float, shares: tuple
         held_out=recognizer == "fr-feature",
         released=figure(own, chance=chance),
         baselines={
-            kind: figure(share, chance=chance) for kind, share in zip(BASELINES, (*others, shared, shared), strict=True)
+            kind: figure(share, chance=chance)
+            for kind, share in zip((CLEAR, *BASELINES), (*others, shared, shared), strict=True)
         },
         identity=apart(own - shared) if ranks or target == "TAR" else None,
         context=apart(shared - solid) if ranks or target == "TAR" else None,
