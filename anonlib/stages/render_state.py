@@ -40,7 +40,7 @@ from anonlib.verification.certificate import NONE, Claim
 from anonlib.workspace.layout import PlanStore
 from anonlib.workspace.schemas import KEPT, MESH_POINTS, SPARED
 
-METHOD_VERSION = "7"
+METHOD_VERSION = "8"
 MATCHED = "still matched the source"
 _MISSING = "its surrogate is missing from the workspace"
 _VIEW = 160

@@ -55,7 +55,7 @@ from anonlib.synthesis.light import (
 from anonlib.synthesis.matte import BEYOND, Cover, around, beard, coarser, finer, matte, mixed, outlined, ramp
 from anonlib.synthesis.mouth import Mouth, draw_mouth, with_lips
 from anonlib.synthesis.occlusion import DIM, GLASSES_STEP, glasses, over_forehead, without_rims
-from anonlib.synthesis.skin import Grain, as_blurred, as_sharp, relief_at, seed_of
+from anonlib.synthesis.skin import Grain, as_sharp, as_strong, relief_at, seed_of
 from anonlib.synthesis.textures.average import detail_of, to_side
 
 _EXPRESSION = 8
@@ -78,7 +78,7 @@ _RIM, _CALM, _SKIN, _FOLD = 0.94, (0.84, 0.95), 0.07, 0.2
 what it shows is from skin elsewhere."""
 _WIDEST, _JAW = [7, 29], [12, 24]  # points of the oval between which a face is widest, and its jaw
 _NOSE = (4, 48, 64, 98, 97, 2, 326, 327, 294, 278)  # points around its tip and nostrils
-_LIPS = 1.4  # how far around the lips edges are read that say how blurred a photo is
+_BROW = 1.15  # how far around brows and lips what is strong about them is read
 _SOFT = 0.009  # how softly it ends at cheeks and chin, eye distances
 _ABOVE = 12.0  # canonical px over the eyes within which what lies beside a face comes to lie before it
 _SURE, _ALIKE = 0.9, 1.5  # px of skin; spreads
@@ -108,9 +108,9 @@ class Rendered:
 class Composite:
     """Where a surrogate of a neutral `shape` (468, 3) goes in a photo: the photo's `view` (h, w, 3), its `ground`
     without what would stick out, canonical px `grid` (h, w, 2) and log `light` (h, w, 3) of each px, the `shade` (3,)
-    of its skin, `skin_grid` where its relief is read, `skin` (h, w) how surely it is skin; the `part` that is painted,
-    in whose px its `eyes` and `mouth` are; the `grain` of its skin, the `opening` of the mouth and the `eye_distance`
-    px; else as in Rendered."""
+    of its skin, `skin_grid` where its relief is read, how surely it is `skin` (h, w), and one of the `features` (h, w),
+    brows and lips; the `part` that is painted, in whose px its `eyes` and `mouth` are; the `grain` of its skin, the
+    `opening` of the mouth and the `eye_distance` px; else as in Rendered."""
 
     view: Pixels
     ground: Pixels
@@ -124,6 +124,7 @@ class Composite:
     shape: Floats
     skin_grid: Floats
     skin: Floats
+    features: Floats
     opening: float
     eye_distance: float
     part: tuple[slice, slice]
@@ -139,8 +140,8 @@ class Composite:
         pixels = draw_mouth(draw_eyes(pixels, self.eyes, light), self.mouth, light, happy)
         relief = relief_at(self.skin_grid[part], self.eye_distance, self.shape, age)
         skin = self.skin[part] * (alpha > _SHOWS)
-        sharp = as_sharp(in_its_colours(self.view, pixels), self.grain, skin, relief, seed_of(self.shape))
-        sharp = as_blurred(sharp, self.grain, (1 - self.skin[part]) * (alpha > _WHOLE))
+        pixels = as_strong(in_its_colours(self.view, pixels), self.grain, self.features[part] * (alpha > _WHOLE))
+        sharp = as_sharp(pixels, self.grain, skin, relief, seed_of(self.shape))
         patch[part] = mixed(patch[part], cv2.convertScaleAbs(sharp), alpha)
         return Rendered(patch, self.alpha, self.origin, self.coverage)
 
@@ -198,12 +199,12 @@ def place(
     grid, covered = frame.map_out(_coarser(vertices, step), *size)
     grid = _spilled(grid, covered)
     light_out = sampled(light.field(STEP), grid, STEP)
-    zone, feather, inner, skin_here = split(sampled(_of_surrogate(extent), grid))
-    source_zone, hull, mouth, skin_there, source_sides = split(sampled(_of_source(extent), source_grid))
+    zone, feather, inner, skin_here, features_here = split(sampled(_of_surrogate(extent), grid))
+    source_zone, hull, features_there, skin_there, source_sides = split(sampled(_of_source(extent), source_grid))
     reached = cv2.GaussianBlur(covered.astype(np.float32), (0, 0), 1.0)
-    maps = feather, hull, skin_here, skin_there, reached, mouth
+    maps = feather, hull, skin_here, skin_there, reached, features_here, features_there
     fine = [np.asarray(finer(of, step), np.float32) for of in maps]
-    feather, hull, skin_here, skin_there, reached, mouth = fine
+    feather, hull, skin_here, skin_there, reached, features_here, features_there = fine
     inside = hull > 0.5
     cover = Cover(
         np.minimum(zone, source_zone),
@@ -244,18 +245,20 @@ def place(
     coverage = 1.0 - float(left.sum()) / max(int(face.sum()), 1)
     tone = tone_of(residual, light.spread)
     beside = (distance < _ALIKE * light.spread) & ~(inside | (alpha > _SHOWS))
-    grain = Grain.of(view, skin_there > _SURE, beside, face & (mouth > _SURE))
+    grain = Grain.of(view, skin_there > _SURE, beside, face & (features_there > _SURE), pose.scale)
     read = np.where(covered[..., None], sampled(_rim(), grid), grid) if extent == "skin" else grid
     shade = shade_of(residual)
     shading = sampled(shading_of(residual - tone), grid, STEP)
     smooth = light_out + sampled(tone, read, STEP)
     field = finer(smooth + below_white(shading, smooth)[..., None] * shade, step)
-    whole: tuple[NDArray[Any], ...] = (view, ground, finer(read, step), field, alpha, finer(grid, step), skin_here)
-    view, ground, read, field, alpha, grid, skin = (np.asarray(of[:height, :width]) for of in whole)
+    whole: tuple[NDArray[Any], ...] = (view, ground, finer(read, step), field, alpha, finer(grid, step))
+    view, ground, read, field, alpha, grid, skin, features = (
+        np.asarray(of[:height, :width]) for of in (*whole, skin_here, features_here)
+    )
     part = _box(alpha)
     drawn = vertices - np.array([part[1].start or 0, part[0].start or 0, 0], np.float32)
     looks = Eyes.of(drawn, gaze, neutral), Mouth.of(drawn, pose.scale), grain, neutral
-    rest = (*looks, grid, skin, mouth_opening(shape), pose.scale, part, (x0, y0), coverage)
+    rest = (*looks, grid, skin, features, mouth_opening(shape), pose.scale, part, (x0, y0), coverage)
     return Composite(view, ground, read, field, shade, alpha, *rest)
 
 
@@ -362,19 +365,27 @@ def in_its_colours(view: Pixels, pixels: Floats) -> Floats:
 
 @cache
 def _of_surrogate(extent: Extent) -> Floats:
-    """What is asked of a place on the surrogate's face, (S, S, 4): whether what lies there may stay, how far the
-    surrogate reaches, whether it is well inside the oval, whether it is skin. Far outside they are as in the corner."""
+    """What is asked of a place on the surrogate's face, (S, S, 5): whether what lies there may stay, how far the
+    surrogate reaches, whether it is well inside the oval, skin, a brow or a lip. Far outside all are as in the
+    corner."""
     inner = canonical_frame().polygon(topology.OVAL, _RIM)
-    return np.dstack([_zone(extent), _feather(extent), inner, skin_region()]).astype(np.float32)
+    return np.dstack([_zone(extent), _feather(extent), inner, skin_region(), _features()]).astype(np.float32)
 
 
 @cache
 def _of_source(extent: Extent) -> Floats:
-    """The same of a place on the source's face, (S, S, 5): what may stay, whether it is inside the oval, a mouth, skin,
-    whether hair beside the cheeks may stay."""
+    """The same of a place on the source's face, (S, S, 5): what may stay, whether it is inside the oval, a brow or a
+    lip, skin, whether hair beside the cheeks may stay."""
     frame = canonical_frame()
-    zones = [_zone(extent), frame.hull, frame.polygon(topology.LIPS_OUTER, _LIPS), skin_region(), side_zone()]
+    zones = [_zone(extent), frame.hull, _features(), skin_region(), side_zone()]
     return np.dstack(zones).astype(np.float32)
+
+
+def _features() -> Mask:
+    """Brows and lips (S, S), without what is drawn."""
+    frame = canonical_frame()
+    brows = frame.polygon(topology.LEFT_BROW, _BROW) | frame.polygon(topology.RIGHT_BROW, _BROW)
+    return brows | (frame.polygon(topology.LIPS_OUTER, _BROW) & ~frame.polygon(topology.LIPS_INNER))
 
 
 def _zone(extent: Extent) -> Floats:

@@ -33,6 +33,7 @@ _SHINE = (1, 1, 1, 1.3, 1.3, 1.3, 1)
 SPREAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
 _SPREADS = (0.03, 0.25)
 """Bounds of what is believed of the spread of skin, log units: past the upper one half the face is not skin."""
+_GREYER = 2.0  # how much more it says that red is less over blue than that a channel is
 STRICT = 0.14  # spread past which what is weighed is not more spread
 _LEAST = 20  # px of the middle that must be seen for the fit to start from it
 _RIDGE = 1e-3
@@ -76,6 +77,14 @@ def furthest(residual: Floats) -> Floats:
     """The largest distance of any channel, (h, w, 3) -> (h, w); channel by channel, which is much the fastest."""
     red, green, blue = cv2.split(np.abs(residual))
     return np.asarray(cv2.max(cv2.max(red, green), blue), np.float32)
+
+
+def unlike(residual: Floats) -> Floats:
+    """How far (h, w) what is seen is from skin, of a residual (h, w, 3), log: of any channel, and in how grey it is,
+    which a face's skin is alike in, unlike hair, but for what shines, which is brighter too."""
+    red, _, blue = cv2.split(residual)
+    grey = blue - red - np.maximum(brightness_of(residual), 0)
+    return np.asarray(cv2.max(furthest(residual), np.float32(_GREYER) * grey), np.float32)
 
 
 def brightness_of(residual: Floats) -> Floats:
@@ -187,7 +196,7 @@ def tone_of(residual: Floats, spread: float) -> Floats:
     """What to add to the field, log (s, s, 3), so that it is as uneven as the photo's skin and meets neck and ears in
     their own tone: the `residual` (s, s, 3) of skin of this `spread`, without all that a Gaussian takes away."""
     bearded = np.arange(len(residual))[:, None] > canonical_frame().points[topology.NOSE_TIP, 1] / STEP
-    weight = np.exp(-0.5 * (furthest(residual) / (np.where(bearded, *_TONES) * spread)) ** 2) * _bare()
+    weight = np.exp(-0.5 * (unlike(residual) / (np.where(bearded, *_TONES) * spread)) ** 2) * _bare()
     return _smooth(residual, (weight * residual.any(axis=2)).astype(np.float32))
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anonlib.faces import topology
 from anonlib.synthesis.base import Floats, Mask, Pixels
 from anonlib.synthesis.canonical import SIZE, canonical_frame
-from anonlib.synthesis.light import brightness_of, furthest
+from anonlib.synthesis.light import brightness_of, unlike
 
 _SURE, _LEAST = 3.5, 0.4
 """What differs from the light of the skin by so many of its spreads, and by so much, log units, is not skin."""
@@ -33,6 +33,7 @@ or within so far of it, eye distances, is not."""
 _REDDER, _DEEPEST = (0.25, 2.5), 1.2
 """How much less dark red is than blue where skin is darker by 1 log unit, at least and at most; the deepest shade of
 skin, log."""
+_PALER = 0.5  # how much brighter grey hair is at most than it is greyer, log
 _OUTSIDE = 0.3  # least share outside the face of what reaches into it
 _SPECK = 0.12  # side of what is too small to be hair, eye distances
 _BRIM = (0.6, 0.95)
@@ -63,16 +64,21 @@ def strands(
     """Of each px (h, w) of a view (h, w, 3) the share, 0-1, that is not skin and reaches over the `face` (h, w) from
     outside; and (h, w, 3) its colour. `residual` (h, w, 3): the view less the light of its skin, log, whose spread is
     `spread`. What is hair is decided on px that are `step` times as large."""
-    size, whole, eye_distance = view.shape[1::-1], furthest(residual), eye_distance / step
+    size, whole, eye_distance = view.shape[1::-1], unlike(residual), eye_distance / step
     view, residual, face = coarser(view, step), coarser(residual, step), coarser(face.astype(np.float32), step) > 0.5
-    distance, brightness = furthest(residual), brightness_of(residual)
+    distance, brightness = unlike(residual), brightness_of(residual)
     sure = distance > max(_LEAST, _SURE * spread)
     # A mesh ends below the hairline.
     head = cv2.distanceTransform(np.uint8(1) - face, cv2.DIST_L2, 5) <= _FOREHEAD * eye_distance
-    # Smooth skin that is in the shade becomes redder, and what shines paler; hair is rougher or not so red.
+    # Smooth skin that is in the shade becomes redder, and what shines brighter more than paler; hair is rougher, not so
+    # red, or grey.
     redder = residual[..., 0] - residual[..., 2]
     shade = (redder > -_REDDER[0] * brightness) & (redder < -_REDDER[1] * brightness) & (brightness > -_DEEPEST)
-    sure &= ((brightness < 0) & ~shade) | ~head | (_roughness(brightness, face, eye_distance) > _ROUGH)
+    sure &= (
+        ((brightness < np.maximum(-_PALER * redder, 0)) & ~shade)
+        | ~head
+        | (_roughness(brightness, face, eye_distance) > _ROUGH)
+    )
     _, labels, about, _ = cv2.connectedComponentsWithStats(sure.astype(np.uint8), connectivity=8)
     beyond = np.bincount(labels[~face], minlength=len(about))
     area = about[:, cv2.CC_STAT_AREA]

@@ -34,13 +34,13 @@ _WARM, _IVORY = np.array([[0.8, 1.0, 1.05], [1.0, 0.98, 0.94]], np.float32)[...,
 """What is lost of each channel in the shade of lips; teeth over the white of eyes."""
 _HALF = 0.45  # width of half a mouth, eye distances
 _CAVITY, _TONGUE = np.array([[0.17, 0.08, 0.07], [0.5, 0.27, 0.25]], np.float32)[..., None, None]  # over lit skin
-_MOST_RED, _DARK, _BRIGHT = 0.2, 4.1, 4.75
+_MOST_RED, _DARK, _BRIGHT = 0.28, 4.1, 4.75
 """Log red over green of lips, more than of the skin, beyond which only half is kept; log grey of lit skin from which
 and up to which lips lose _LESS red: on dark skin those of 38 portraits of men have none more than the skin."""
 _TINTS = (0.6, -0.4, 0.0)  # how much of a change of red over green each channel takes
 _LESS, _BEYOND = 0.08, 0.1  # how far beyond lips their texture is mended: at the corners it may be dark, share of them
 _WET, _CREASE = 0.7, 0.7  # share of what lips are brighter than skin that stays; how dark their lines are at most
-_LEAST_RED, _DEEPEST = 0.09, 0.3  # log, of lips on average: how much redder than skin at least, and darker at most
+_LEAST_RED, _DEEPEST = 0.14, 0.3  # log, of lips on average: how much redder than skin at least, and darker at most
 
 
 @dataclass(frozen=True)

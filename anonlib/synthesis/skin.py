@@ -2,8 +2,8 @@
 
 What is missing is added in two octaves (a Laplacian pyramid, Burt & Adelson 1983), from a relief of pores and wrinkles
 of no real person (shipped/relief.md) and from noise; what is too much is taken out. How much is there comes from the
-photo as two numbers, each the strength of an octave of skin, and three of how sharp edges are, in steps of a quarter
-octave.
+photo as two numbers, each the strength of an octave of skin, and one of each octave of its features, in steps of a
+quarter octave.
 """
 
 from __future__ import annotations
@@ -36,34 +36,38 @@ _MOST = 3.0  # times what skin beside the face has
 _NOISE, _TILE = 0.3, 256
 _SOLVED, _HALVINGS, _HIGHEST = 8192, 10, 2.0
 _ROUNDED = 0.6  # strength of what rounding to whole grey levels adds
-_CRISPER = 1.3
-_OCTAVES, _LEAST_EDGE = 3, 0.05  # in which edges are compared, and how weak they are at least over the next octave
+_COARSEST, _FEW = 5.0, 10
+"""Px between the eyes of the octave from which on features are left as they are; px of them that say how strong."""
+_STRONGER = 1.7  # how much stronger than they are features become at most
 
 
 @dataclass(frozen=True)
 class Grain:
     """Strengths in grey levels, see `strength`, of skin at the photo's size and at half of it; NaN where none shows.
-    `edges` (3,): how strong the mouth is in each octave over the next coarser one: less in a blurred photo."""
+    `features` (n,): how strong brows and lips are in each octave, from the finest: weak in a blurred photo."""
 
     fine: float
     coarse: float
-    edges: tuple[float, ...]
+    features: tuple[float, ...]
 
     @classmethod
-    def of(cls, view: Pixels, face: Mask, beside: Mask, mouth: Mask) -> Grain:
+    def of(cls, view: Pixels, face: Mask, beside: Mask, features: Mask, eye_distance: float) -> Grain:
         """That of a photo's skin under `face` (h, w), in steps, and at most _MOST times that of what is `beside` it: a
-        painted face or a hand before it says nothing of skin; and of its `mouth` (h, w)."""
+        painted face or a hand before it says nothing of skin; and of its `features` (h, w)."""
         grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY).astype(np.float32)
         found = []
         for level, step in ((grey, 1), (_halved(grey), 2)):
             laplacian = np.asarray(cv2.Laplacian(level, cv2.CV_32F), np.float32)
             own, near = (_strength(laplacian[where[::step, ::step]]) for where in (face, beside))
-            own = 2.0 ** (np.rint(_STEPS * np.log2(max(own, _FAINTEST))) / _STEPS) if own == own else own
-            found.append(float(np.fmin(own, _MOST * near)))
-        contrasts = _contrasts(_pyramid(grey), mouth)
-        ratios = contrasts[:-1] / np.maximum(contrasts[1:], _FAINTEST)
-        steps = np.rint(_STEPS * np.log2(np.maximum(ratios, _LEAST_EDGE))) / _STEPS
-        return cls(found[0], found[1], tuple((2.0**steps).tolist()))
+            found.append(float(np.fmin(_in_steps(own), _MOST * near)))
+        octaves = max(1, int(np.log2(eye_distance / _COARSEST)))
+        contrasts = _contrasts(_pyramid(grey, octaves - 1), features)
+        return cls(found[0], found[1], tuple(_in_steps(contrasts).tolist()))
+
+
+def _in_steps(strengths: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Strengths to the nearest part of an octave."""
+    return np.asarray(2.0 ** (np.rint(_STEPS * np.log2(np.maximum(strengths, _FAINTEST))) / _STEPS))
 
 
 def strength(grey: Floats, where: Mask) -> float:
@@ -83,7 +87,7 @@ def _strength(laplacian: Floats) -> float:
 
 def as_sharp(pixels: Floats, grain: Grain, skin: Floats, relief: Floats, seed: int) -> Floats:
     """A face (h, w, 3), 0-255, as sharp and grainy as `grain`, where `skin` (h, w), 0-1, says what of it is skin and
-    `relief` (h, w) what to add. What is no skin, such as brows, becomes at most a third sharper."""
+    `relief` (h, w) what to add."""
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32)
     shown = skin > _SURE
     bright = max(float(grey[shown].mean()), 1.0) if shown.any() else 255.0
@@ -99,24 +103,27 @@ def as_sharp(pixels: Floats, grain: Grain, skin: Floats, relief: Floats, seed: i
     return np.asarray(np.clip(pixels + change[..., None], 0, 255), np.float32)
 
 
-def as_blurred(pixels: Floats, grain: Grain, features: Floats) -> Floats:
-    """A face (h, w, 3), 0-255, with `features` (h, w), 0-1, whose edges are no sharper than the photo's."""
-    levels = _pyramid(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32))
-    contrasts = _contrasts(levels, features > _SURE)
-    change, contrast = np.zeros_like(levels[-1]), contrasts[-1]
-    for level in range(_OCTAVES - 1, -1, -1):
-        wanted = np.fmin(contrast * grain.edges[level], contrasts[level])
-        less = 1 - float(np.nan_to_num(wanted / np.fmax(contrasts[level], _FAINTEST), nan=1.0))
-        contrast = (1 - less) * contrasts[level]
+def as_strong(pixels: Floats, grain: Grain, features: Floats) -> Floats:
+    """A face (h, w, 3), 0-255, with `features` (h, w), 0-1, as strong in each octave as the photo's, about; where they
+    are weaker there, the rest of the face, whose lines are as blurred, is too."""
+    octaves = len(grain.features)
+    levels = _pyramid(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32), octaves)
+    gains = np.array(grain.features) / np.maximum(_contrasts(levels[:-1], features > _SURE), _FAINTEST)
+    own = rest = np.zeros_like(levels[-1])
+    for level in range(octaves - 1, -1, -1):
+        gain = float(np.nan_to_num(np.minimum(gains[level], _STRONGER), nan=1.0))
         octave = levels[level] - _doubled(levels[level + 1], levels[level])
-        change = _doubled(change, octave) - np.float32(less) * octave
-    return np.asarray(np.clip(pixels + (features * change)[..., None], 0, 255), np.float32)
+        own, rest = (
+            _doubled(of, octave) + np.float32(by - 1) * octave for of, by in ((own, gain), (rest, min(gain, 1.0)))
+        )
+    change = features * own + (1 - features) * rest
+    return np.asarray(np.clip(pixels + change[..., None], 0, 255), np.float32)
 
 
-def _pyramid(grey: Floats) -> list[Floats]:
+def _pyramid(grey: Floats, octaves: int) -> list[Floats]:
     """Grey levels (h, w), at every half of the size too."""
     levels = [grey]
-    for _ in range(_OCTAVES):
+    for _ in range(octaves):
         levels.append(_halved(levels[-1]))
     return levels
 
@@ -124,7 +131,7 @@ def _pyramid(grey: Floats) -> list[Floats]:
 def _contrasts(levels: list[Floats], where: Mask) -> NDArray[np.float64]:
     """The mean Laplacian of each level under a mask (h, w) of the first, in grey levels; NaN where it is too small."""
     own = [_laplacian(grey, where[:: 2**level, :: 2**level]) for level, grey in enumerate(levels)]
-    return np.array([np.abs(values).mean() if len(values) >= _ENOUGH else float("nan") for values in own])
+    return np.array([np.abs(values).mean() if len(values) >= _FEW else float("nan") for values in own])
 
 
 def _halved(grey: Floats) -> Floats:
@@ -151,10 +158,7 @@ def _change(grey: Floats, detail: Floats, carrier: Floats, wanted: float, skin: 
     for _ in range(_HALVINGS):
         gain = (low + high) / 2
         low, high = (low, gain) if (_strength(old + np.float32(gain) * new) > wanted) != less else (gain, high)
-    change = np.float32(low) * added
-    if not less:
-        change += np.float32(min(_CRISPER, wanted / max(own, _FAINTEST)) - 1) * (1 - skin) * detail
-    return np.asarray(change, np.float32)
+    return np.asarray(np.float32(low) * added, np.float32)
 
 
 def relief_at(grid: Floats, eye_distance: float, shape: Floats, age: float) -> Floats:

@@ -35,6 +35,14 @@ def test_hair_and_a_strand_of_it_lie_over_skin_and_the_skin_between_them_does_no
     assert np.abs(colour[96, 125] - tone).max() < 12
 
 
+def test_grey_hair_that_is_as_bright_as_skin_lies_over_it() -> None:
+    tone = np.array([200, 150, 115], np.float32)
+    view = np.clip(skin(0).astype(np.float32) + tone, 0, 255).astype(np.uint8)
+    view[:80] = 152
+    share, _ = strands(view, np.log(view + 4.0).astype(np.float32) - np.log(tone + 4.0), 0.14, FACE, EYES)
+    assert share[65:75].min() > 0.9 and share[95:, 60:180].max() < 0.05
+
+
 def test_what_is_dark_and_does_not_reach_the_face_from_outside_is_the_faces() -> None:
     view = skin()
     view[90:100, 90:150] = 20
