@@ -292,7 +292,7 @@ class Job:
             if why := failed.get(shard.shard_id):
                 result = quarantine_shard(shard, why, self.stores, store, run_key, self.naming, active)
                 if result is not None:
-                    self.runner.meter.count(self._about("render"), result, lost=True)
+                    self.runner.count(self._about("render"), result, lost=True)
 
     def summary(self) -> Summary:
         """Counts from the release's markers."""

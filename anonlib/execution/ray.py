@@ -22,8 +22,8 @@ from anonlib.config import RayConfig
 from anonlib.errors import AnonlibError, ConfigError, DeviceLost, kind_and_place
 from anonlib.execution.base import UnitResult
 from anonlib.execution.capacity import ClusterNode, NodeWatch, actor_capacity, check_shape
-from anonlib.execution.rounds import MakeStage, Unit, worker
-from anonlib.execution.telemetry import BOUNDS_S, METRICS, Labels, Meter
+from anonlib.execution.rounds import MakeStage, Runner, Unit, worker
+from anonlib.execution.telemetry import BOUNDS_S, METRICS, Labels
 from anonlib.storage.scratch import scratch
 
 _RETRIES = 3
@@ -36,12 +36,12 @@ _ANSWER_S = 10
 """How long a cluster's control service may take to refuse a question."""
 
 
-class RayRunner(Meter):
-    """A pool of actors on a cluster or on this machine, from the first stage of a job to the last; its own meter, for
-    Ray's exporter."""
+class RayRunner(Runner):
+    """A pool of actors on a cluster or on this machine, from the first stage of a job to the last; it counts for Ray's
+    exporter."""
 
     def __init__(self, config: RayConfig) -> None:
-        self.config, self.gpus, self.meter = config, config.num_gpus, self
+        self.config, self.gpus = config, config.num_gpus
         self._pool: _Pool | None = None
         self._metrics: dict[str, Any] = {}
 

@@ -6,6 +6,7 @@ A unit that came back with an error has been tried; one whose worker died has no
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
@@ -37,14 +38,14 @@ class Stage(Protocol[Unit]):  # type: ignore[misc]
 MakeStage = Callable[[], Stage[Unit]]
 
 
-class Runner(Protocol):
-    """Runs a stage over its units; `meter` counts their results."""
+class Runner(Meter, ABC):
+    """Runs a stage over its units, and counts their results."""
 
-    @property
-    def meter(self) -> Meter: ...
+    @abstractmethod
+    def actors(self, units: int) -> int:
+        """How many workers so many units begin with."""
 
-    def actors(self, units: int) -> int: ...
-
+    @abstractmethod
     def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Generator[UnitResult]:
         """Results of all units as they come, in any order; a unit that failed comes with its error."""
 
@@ -83,10 +84,8 @@ def run_unit(stage: Stage[Unit], unit: Unit) -> UnitResult:
     return replace(result, seconds=seconds, parts=watch.parts, read=watch.read, written=watch.written)
 
 
-class SerialRunner:
+class SerialRunner(Runner):
     """Units in this process, as many at once as `threads`, to the same bytes as RayRunner."""
-
-    meter = Meter()
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
@@ -141,7 +140,7 @@ def run_rounds(
     """Run the units without a marker up to three times; returns why some have none. `about`: stage and method."""
     finished = with_retries(done)
     todo = [unit for unit in units if id_of(unit) not in finished]
-    total, meter, stage = len(todo), runner.meter, about["stage"]
+    total, stage = len(todo), about["stage"]
     given_up: dict[str, str] = {}
     tries: Counter[str] = Counter()
     for number in count(1):
@@ -149,12 +148,12 @@ def run_rounds(
             return given_up
         failed = {id_of(unit): UNTRIED for unit in todo}
         began, images, busy, finished = time.monotonic(), 0, 0.0, set()
-        meter.take("anonlib_units_left", left := len(todo), about)
+        runner.take("anonlib_units_left", left := len(todo), about)
         results = runner.run(make, todo)
         try:
             for result in results:
-                meter.count(about, result)
-                meter.take("anonlib_units_left", left := left - 1, about)
+                runner.count(about, result)
+                runner.take("anonlib_units_left", left := left - 1, about)
                 busy += result.busy
                 if result.error is None:
                     images += int(result.images)
@@ -164,7 +163,7 @@ def run_rounds(
                 report(stage, result, total)
             # Only a round that came to its end has lost workers with the units that gave no result.
             failed = {unit: DIED if why == UNTRIED else why for unit, why in failed.items()}
-            meter.take("anonlib_units_left", 0, about)
+            runner.take("anonlib_units_left", 0, about)
             finished = with_retries(done)
         finally:
             # A round that is cut short ends with the units at work, and has cost its time too.

@@ -19,8 +19,8 @@ from anonlib.errors import AccessDenied, Changed, NotFound, SandboxUnavailable, 
 from anonlib.execution import retry
 from anonlib.execution.base import UnitResult, current, in_chunks
 from anonlib.execution.retry import describe, is_infrastructure_error, with_retries
-from anonlib.execution.rounds import DIED, ROUNDS, SerialRunner, run_rounds
-from anonlib.execution.telemetry import Labels, Meter, Round
+from anonlib.execution.rounds import DIED, ROUNDS, Runner, SerialRunner, run_rounds
+from anonlib.execution.telemetry import Labels, Round
 
 ABOUT = {"stage": "scan", "method": "solid"}
 OF_THE_DATA = (
@@ -93,11 +93,11 @@ def test_units_run_on_all_cores_and_no_more_are_begun_once_nobody_listens() -> N
     assert len(begun) <= 6
 
 
-class Pool:
+class Pool(Runner):
     """Two actors, each a second a unit; `fails` says how often a unit fails first, `lost` never come back."""
 
     def __init__(self, fails: dict[str, int] | None = None, lost: frozenset[str] = frozenset()) -> None:
-        self.meter, self.marked, self.rounds = Gauge(), set[str](), list[int]()
+        self.left, self.marked, self.rounds = list[float](), set[str](), list[int]()
         self.fails, self.lost = fails or {}, lost
 
     def actors(self, units: int) -> int:
@@ -114,16 +114,9 @@ class Pool:
             self.marked.add(unit)
             yield UnitResult(unit, images=5, seconds=1.0, parts={"start": 0.5})
 
-
-class Gauge(Meter):
-    """Remembers what was left."""
-
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-
     def take(self, name: str, value: float, labels: Labels) -> None:
         if name == "anonlib_units_left":
-            self.seen.append(value)
+            self.left.append(value)
 
 
 def ran(pool: Pool, units: str) -> tuple[dict[str, str], list[Round]]:
@@ -152,7 +145,7 @@ def test_a_unit_that_fails_is_tried_three_times_and_one_that_died_once_more() ->
     failed, ended = ran(pool, "ax")
     assert failed == {"x": DIED}
     assert [(each.units, each.remaining) for each in ended] == [(2, 1)] + [(1, 1)] * ROUNDS
-    assert pool.meter.seen[:3] == [2, 1, 0]
+    assert pool.left[:3] == [2, 1, 0]
 
 
 def test_machines_that_vanish_are_not_held_against_their_units_while_others_get_done() -> None:

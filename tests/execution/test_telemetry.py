@@ -11,7 +11,7 @@ import pytest
 
 from anonlib.execution.base import UnitResult
 from anonlib.execution.rounds import SerialRunner
-from anonlib.execution.telemetry import METRICS, Labels, Meter, Round, open_progress
+from anonlib.execution.telemetry import METRICS, Labels, Round, open_progress
 from anonlib.job import Job
 from tests.support import photos
 from tests.support.runs import job
@@ -45,12 +45,13 @@ def test_a_log_gets_a_line_of_json_for_every_unit_and_every_round() -> None:
     assert "john" not in text
 
 
-class Exported(Meter):
+class Exported(SerialRunner):
     """Adds up what it takes, by metric and its further labels."""
 
     gpus = 0.5
 
     def __init__(self) -> None:
+        super().__init__()
         self.values: Counter[tuple[str, ...]] = Counter()
 
     def take(self, name: str, value: float, labels: Labels) -> None:
@@ -65,15 +66,14 @@ def test_the_exporter_counts_what_the_release_counts(tmp_path: Path) -> None:
         good = photos.jpeg(photos.nobody())
         members = [(f"{shard}.jpg", good), *([(f"torn-{shard}.jpg", good[:500])] if shard == 3 else [])]
         photos.tar(tmp_path / "input" / f"{shard:05d}.tar", members)
-    runner = SerialRunner()
-    runner.meter = meter = Exported()
+    runner = Exported()
     config = job(tmp_path / "input", tmp_path, method={"name": "solid"})
     running = Job(config, runner=runner, ended=lambda last: gone.rename(tar) if gone.exists() else None)
     tar, lost = (tmp_path / "input" / f"0000{number}.tar" for number in (1, 2))
     gone = tar.rename(tar.with_suffix(".gone"))
     lost.rename(tmp_path / "lost.tar")
     summary = running.run()
-    values = meter.values
+    values = runner.values
     assert (summary.images, summary.quarantined) == (5, 2)
     for name in ("images", "faces", "quarantined", "fallbacks"):
         counted = sum(values[f"{name}_total", stage] for stage in ("redact", "render"))
