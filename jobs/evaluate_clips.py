@@ -3,14 +3,15 @@
 `make` paints clips of portraits that pan, zoom, turn, leave and come back, cross each other, are cut, in the dark and
 blurred, and writes where each face is. `look` counts the frames of released clips (of anonlib or of any other tool,
 under the same names) in which a detector, at a low score, finds a face at such a place, in which a recognizer takes it
-for the portrait's at LFW's FAR 1e-3 (portraits that are alike pass that, too), and in which px of the original are
-left.
+for the portrait's at LFW's FAR 1e-3, and in which px of the original are left. A new face may be like a portrait by
+chance, since a recognizer finds some strangers alike. So `look` also says in how many of these frames a face is like
+the portrait of another clip, the mean of all other clips: what of the first number lies above that is of the person.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -27,7 +28,8 @@ from anonlib.faces.detect import Finder, open_detector
 from anonlib.faces.embed import THRESHOLDS, Recognizer
 from anonlib.faces.original import face_core, is_original
 from anonlib.faces.regions import overlaps
-from anonlib.media.clip import ClipInfo, clip_writer, read_frames
+from anonlib.media.clip import ClipInfo, read_frames
+from anonlib.media.clip_writer import clip_writer
 from anonlib.media.codec import Picture
 from anonlib.media.prefetch import try_to_read
 from anonlib.models.cache import model_bytes
@@ -37,7 +39,7 @@ from anonlib.terminal import guarded, print_rows
 KINDS = ("pan", "zoom", "turn", "leave", "cross", "cut", "dark", "blur")
 DETECTORS, RECOGNIZERS = ("centerface", "yuface"), ("dlib-resnet", "faceres")
 WIDTH, HEIGHT, RATE, FRAMES = 640, 360, 12, 24
-COUNTED = ("with a face", "found", "alike", "left")
+COUNTED = ("with a face", "found", "alike", "like another", "left")
 LOW = 0.15
 """The score from which `look` counts a detection; jobs take .4."""
 _AT = 0.3  # IoU from which a detection is of a painted face
@@ -165,23 +167,29 @@ def look(
         truth = json.loads((folder / "truth.json").read_text())
         finders = [open_detector(DetectorConfig(name=name, score=LOW)) for name in DETECTORS]
         recognizers = [Recognizer(name, load_engine(model_bytes(name))) for name in RECOGNIZERS]
+        # The vectors (clips, d) of the portraits of each person, of each recognizer.
         sources = {
-            (name, person): _source(folder / f"{Path(name).stem}-{person}.png", finders[0], recognizers)
-            for name in truth
+            person: [
+                np.stack(vectors)
+                for vectors in zip(
+                    *(_source(folder / f"{Path(name).stem}-{person}.png", finders[0], recognizers) for name in truth),
+                    strict=True,
+                )
+            ]
             for person in "01"
         }
         for place in released:
             counts: Counter[tuple[str, str]] = Counter()
-            for name, known in truth.items():
-                of_clip = {person: sources[name, person] for person in "01"}
+            for number, (name, known) in enumerate(truth.items()):
                 kind, seen = name.partition("-")[0], {n: known["frames"][n] for n in range(0, FRAMES, every)}
-                counts += _looked(place / name, folder / "clips" / name, kind, seen, of_clip, finders, recognizers)
+                paths = place / name, folder / "clips" / name
+                counts += _looked(*paths, kind, seen, sources, number, finders, recognizers)
             rows = [(str(place), "")]
             for kind in (*KINDS, "all"):
                 of = KINDS if kind == "all" else (kind,)
-                shown, found, alike, left = (sum(counts[one, what] for one in of) for what in COUNTED)
+                shown, found, alike, other, left = (sum(counts[one, what] for one in of) for what in COUNTED)
                 words = f"frames with a face {shown}, one is found in {found}, one like the portrait in {alike}"
-                rows.append((kind, f"{words}, px of the original in {left}"))
+                rows.append((kind, f"{words} (like another's: {other:.1f}), px of the original in {left}"))
             print_rows(rows)
 
 
@@ -199,19 +207,25 @@ def _looked(
     kind: str,
     truth: dict[int, dict[str, list[float]]],
     sources: dict[str, list[NDArray[np.float32]]],
+    own: int,
     finders: list[Finder],
     recognizers: list[Recognizer],
-) -> Counter[tuple[str, str]]:
+) -> dict[tuple[str, str], float]:
     """Frames of a clip with a face, with one that is found at its place, with one that a recognizer takes for the
-    portrait's, and with px of the `clear` clip's."""
-    counts: Counter[tuple[str, str]] = Counter()
+    portrait's, with one that it takes for another clip's (the mean of all), and with px of the `clear` clip's.
+
+    `sources`: of each person the vectors (clips, d) of the portraits of all clips, by each recognizer; this one is the
+    clip `own`.
+    """
+    counts: dict[tuple[str, str], float] = defaultdict(float)
     both = (chain.from_iterable(read_frames(of, LimitsConfig())) for of in (clear, path))
     for before, frame in zip(*both, strict=True):
         faces = truth.get(frame.index)
         if not faces:
             continue
         counts[kind, "with a face"] += 1
-        found = alike = left = False
+        found = left = False
+        alike = np.zeros(len(next(iter(sources.values()))[0]), np.bool_)
         for box in faces.values():
             core = face_core((HEIGHT, WIDTH), np.array(box, np.float32), None)
             left |= is_original(before.rgb, frame.rgb, core) is True
@@ -219,11 +233,12 @@ def _looked(
             for person, box in faces.items():
                 at = np.flatnonzero(overlaps(regions.boxes, np.array(box, np.float32)) >= _AT)
                 found |= len(at) > 0
-                for recognizer, source in zip(recognizers, sources[person], strict=True) if len(at) else ():
+                for recognizer, portraits in zip(recognizers, sources[person], strict=True) if len(at) else ():
                     vectors = recognizer.embed([frame.rgb] * len(at), [regions.landmarks[row] for row in at])
-                    alike |= bool((vectors @ source >= THRESHOLDS[recognizer.name]).any())
+                    alike |= (vectors @ portraits.T >= THRESHOLDS[recognizer.name]).any(axis=0)
         counts[kind, "found"] += found
-        counts[kind, "alike"] += alike
+        counts[kind, "alike"] += alike[own]
+        counts[kind, "like another"] += np.delete(alike, own).mean() if len(alike) > 1 else 0.0
         counts[kind, "left"] += left
     return counts
 

@@ -74,13 +74,16 @@ class Track:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What tables keep of it (schemas.TRACK)."""
-        return {"first": self.first} | {name: getattr(self, name).ravel() for name in ("boxes", "landmarks", "scores")}
+        """What tables keep of it (schemas.TRACK): arrays as bytes, since Arrow takes tens of bytes for a number of a
+        list while it writes one."""
+        return {"first": self.first} | {
+            name: getattr(self, name).astype("<f4").tobytes() for name in ("boxes", "landmarks", "scores")
+        }
 
     @classmethod
     def of(cls, columns: Mapping[str, Any], kind: str | None = None) -> Self:
         """The track that tables keep so."""
-        boxes, landmarks, scores = (np.array(columns[name], np.float32) for name in ("boxes", "landmarks", "scores"))
+        boxes, landmarks, scores = (np.frombuffer(columns[name], "<f4") for name in ("boxes", "landmarks", "scores"))
         return cls(columns["first"], boxes.reshape(-1, 4), landmarks.reshape(-1, 5, 2), scores, kind or FACE)
 
     def is_beside(self, other: Track) -> bool:
@@ -98,6 +101,16 @@ class Track:
         """The region in one of its frames."""
         place = slice(frame - self.first, frame - self.first + 1)
         return Regions(self.boxes[place], self.scores[place], self.landmarks[place], (self.kind,))
+
+    def carried(self, points: Floats, before: int, frame: int) -> Floats:
+        """Points (n, 3) px of the frame `before` as they would be in `frame`, had they moved and grown with the box."""
+        boxes = self.boxes[[before - self.first, frame - self.first]]
+        old, new = (boxes[:, :2] + boxes[:, 2:]) / 2
+        sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+        grown = np.float32(sides[1] / max(float(sides[0]), 1e-6))
+        moved = np.asarray(points * grown, np.float32)
+        moved[:, :2] += new - old * grown
+        return moved
 
     def best(self, count: int, apart: int) -> list[int]:
         """At most `count` frames, best first and `apart` frames from each other, in which it shows best: found surely,

@@ -27,6 +27,8 @@ from anonlib.workspace.secrets import release_name
 
 Rows = list[dict[str, Any]]
 _COUNTED = ("status", "faces", "media", "frames", "rate", "seconds")
+_AT_ONCE = 16
+"""Rows that are Python's numbers at once, which of a long clip are many."""
 
 
 def certify(
@@ -61,9 +63,10 @@ def certify(
         require(own, f"shard {shard.shard} is of another job that wrote here, too; give this one a new output")
         leaves.append(shard.leaf)
         counter.add_shard()
-        for image in tables.from_bytes(shard.manifest, _COUNTED).to_pylist():
-            counter.add_image(image["status"], image["faces"] or ())
-            counter.add_media(image)
+        for batch in tables.from_bytes(shard.manifest, _COUNTED).to_batches(max_chunksize=_AT_ONCE):
+            for image in batch.to_pylist():
+                counter.add_image(image["status"], image["faces"] or ())
+                counter.add_media(image)
     certificate = Certificate(
         version=VERSION,
         anonlib=__version__,

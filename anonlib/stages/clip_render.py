@@ -29,7 +29,8 @@ from anonlib.faces.mesh import MIN_PRESENCE, FaceMesh, five_points, lies_on
 from anonlib.faces.regions import together
 from anonlib.faces.track import Track, smoothing
 from anonlib.media.animation import AnimationWriter
-from anonlib.media.clip import Frame, clip_writer, part_writer, read_frames, read_parts
+from anonlib.media.clip import Frame, read_frames, read_parts
+from anonlib.media.clip_writer import clip_writer, part_writer
 from anonlib.methods.base import MAX_YAW
 from anonlib.stages.clip_scan import Keep, file_of, npz
 from anonlib.stages.render_state import ClipState, FaceState, ImageState, Pairs
@@ -197,7 +198,7 @@ class ClipRenderer:
         """Meshes of every frame of a part, looked for where the tracks have their landmarks."""
         mean = shape_model().mean
         replaced = [(number, track) for number, track in enumerate(clip.tracks) if clip.faces[number].tries]
-        last: dict[int, Floats | None] = {}
+        last: dict[int, tuple[Floats, int] | None] = {}
         missed = Counter[int]()
         # The frame that the plan knows the mesh of.
         planned = {number: track.nearest(clip.faces[number].box) for number, track in replaced}
@@ -207,7 +208,10 @@ class ClipRenderer:
                 continue
             with current().timed("describe"):
                 regions = together([track.at(frame.index) for _, track in here])
-                known = [last.get(number) for number, _ in here]
+                # A face that moves by half its width leaves the view around where it was.
+                known = [
+                    track.carried(*seen, frame.index) if (seen := last.get(number)) else None for number, track in here
+                ]
                 again = [
                     missed[number] < _EVERY or frame.index % _EVERY == 0 or frame.index == planned[number]
                     for number, _ in here
@@ -215,7 +219,7 @@ class ClipRenderer:
                 found = mesh.follow(frame.rgb, regions, known, np.array(again))
             for (number, track), points, presence, eyes in zip(here, *found, strict=True):
                 fits = presence >= MIN_PRESENCE
-                last[number] = points if fits else None
+                last[number] = (points, frame.index) if fits else None
                 missed[number] = 0 if fits else missed[number] + 1
                 usable = fits and abs(pose_of(points, mean).angles()[0]) <= MAX_YAW
                 if usable:

@@ -83,8 +83,8 @@ IMAGES = pa.schema(
     ]
 )
 TRACK = pa.struct(
-    [("first", _INT), *((name, pa.list_(_FLOAT)) for name in ("boxes", "landmarks", "scores"))]
-)  # of a clip's region: from its first frame on 4, 10 and 1 numbers a frame; a score of 0: interpolated
+    [("first", _INT), *((name, pa.binary()) for name in ("boxes", "landmarks", "scores"))]
+)  # of a clip's region: from its first frame on 4, 10 and 1 float32 a frame; a score of 0: interpolated
 FACES = pa.schema(
     [
         *_all(_TEXT, "face_id", "key"),

@@ -33,6 +33,7 @@ def table_bytes(table: pa.Table) -> bytes:
     """Parquet bytes of a table; small row groups, so that a crop can be read without its neighbours."""
     sink = io.BytesIO()
     pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=_ROWS_A_GROUP)
+    pa.default_memory_pool().release_unused()  # buffers that it would keep for the next table
     return sink.getvalue()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from anonlib.faces.regions import FACE, Regions
-from anonlib.faces.track import cuts, link, smoothing
+from anonlib.faces.track import Track, cuts, link, smoothing
 
 RATE, SCORE = 20.0, 0.4
 HALF = 10  # frames of half a second
@@ -124,3 +126,11 @@ def test_smoothing_takes_the_jitter_and_neither_delays_nor_flattens_a_motion() -
     jitter = np.random.default_rng(0).normal(0, 1, motion.shape).astype(np.float32)
     assert (smoothed(motion + jitter) - motion).std() < 0.75 * jitter.std()
     assert (smoothed(motion[:2]) == motion[:2]).all()
+
+
+def test_points_are_carried_from_frame_to_frame_as_the_box_moves_and_grows() -> None:
+    boxes = np.array([[0, 0, 10, 20], [50, 0, 60, 20], [100, 40, 120, 80]], np.float32)
+    track = replace(Track.still(boxes[0], 3), first=7, boxes=boxes)
+    points = np.array([[5, 10, 3], [0, 20, -1]], np.float32)  # the middle and a corner
+    np.testing.assert_allclose(track.carried(points, 7, 8), [[55, 10, 3], [50, 20, -1]])
+    np.testing.assert_allclose(track.carried(points, 7, 9), [[110, 60, 6], [100, 80, -2]])

@@ -16,7 +16,8 @@ from anonlib.codes import Reason, Stripped
 from anonlib.config import ClipConfig, JobConfig, LimitsConfig
 from anonlib.datasets import Sample
 from anonlib.errors import ImageProblem
-from anonlib.media.clip import ClipInfo, clip_info, clip_writer
+from anonlib.media.clip import ClipInfo, clip_info
+from anonlib.media.clip_writer import clip_writer
 from anonlib.media.colour import profile_of
 from anonlib.media.prefetch import read_or_open
 from tests.support.clips import LIMITS, frame, frames_of

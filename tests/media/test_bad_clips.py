@@ -20,7 +20,8 @@ import pytest
 from anonlib.codes import Note, Reason, Stripped
 from anonlib.config import ClipConfig, LimitsConfig
 from anonlib.errors import ImageProblem
-from anonlib.media.clip import ClipInfo, clip_info, clip_writer, read_frames
+from anonlib.media.clip import ClipInfo, clip_info, read_frames
+from anonlib.media.clip_writer import clip_writer
 from anonlib.media.sandbox import clip_worker, containers
 from tests.support.clips import frame, frames_of, make
 

@@ -13,7 +13,8 @@ from anonlib.codes import Stripped
 from anonlib.config import ClipConfig
 from anonlib.errors import StorageError
 from anonlib.media import clip
-from anonlib.media.clip import clip_info, clip_writer, part_writer, read_frames
+from anonlib.media.clip import clip_info, read_frames
+from anonlib.media.clip_writer import clip_writer, part_writer
 from tests.support.clips import LIMITS, frames_of, make
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from anonlib.faces.track import Track
 from anonlib.privacy.clustering import normalized
 from anonlib.privacy.dp import Mechanism, identities
 from anonlib.privacy.keys import Keyring
@@ -76,8 +78,9 @@ def test_faces_that_are_seen_at_once_are_different_people_however_alike() -> Non
     boxes = {"clip#0": clip, "clip#1": [50, 0, 90, 40], "clip#2": [80, 0, 120, 40]}
     rows = [{"face_id": f"s/still#{number}", "box": box} for number, box in enumerate(still)]
     for key, (first, found) in scores.items():
-        columns = {"first": first, "boxes": boxes[key] * len(found), "landmarks": [0.0] * 10 * len(found)}
-        rows.append({"face_id": f"s/{key}", "box": boxes[key], "track": columns | {"scores": found}})
+        track = Track.still(np.array(boxes[key], np.float32), len(found))
+        track = replace(track, first=first, scores=np.array(found, np.float32))
+        rows.append({"face_id": f"s/{key}", "box": boxes[key], "track": track.columns})
     # Two detections of one face in a still, and tracks of a clip that are found in one frame.
     assert seen_at_once(of_rows(rows, FACES)) == [[0, 1], [3, 5]]
     assert people([0, 0, 0, 1], [None] * 4, apart=[[0, 1]]).of_face.tolist() in ([0, 1, 0, 2], [0, 1, 1, 2])

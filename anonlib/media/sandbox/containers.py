@@ -1,8 +1,8 @@
 """A container of video (MP4, MOV, MKV, WebM, AVI), demuxed and decoded by PyAV in the process of clip_worker.py.
 
 Of a file it passes on the pixels of its first video stream, their times, and the samples of its first sound: subtitles,
-data (GPS, gyro), chapters, attachments, covers and tags end here. Pixels are turned as a player shows them,
-interlaced ones become progressive, and PQ and HLG are mapped to BT.709, which clips what is brighter than their white.
+data (GPS, gyro), chapters, attachments, covers and tags end here. Pixels are turned as a player shows them, interlaced
+ones become progressive, and their numbers become RGB (clip_colour.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import struct
 from array import array
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import av
@@ -23,25 +22,16 @@ import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from anonlib.codes import Note, Reason, Stripped
 from anonlib.datasets.names import clip_kind
 from anonlib.errors import ImageProblem
+from anonlib.media.sandbox.clip_colour import ClipColour
 from anonlib.media.sandbox.clip_worker import NOWHERE, SOUND_RATE, check_length, check_rate, check_size
 
-ACCURATE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-"""Without the last three libswscale's way to RGB and back darkens a picture by a level."""
-BT709, BT601 = 1, 5
-
 _DEMUXERS = {"mp4": "mov", "mov": "mov", "matroska": "matroska", "webm": "matroska", "avi": "avi"}
-_MATRICES = {0: BT709, 1: 1, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}
-_HDR, _UNKNOWN = {16: "PQ", 18: "HLG"}, 2
-_WHITE = 203.0
-"""Reference white in cd/m2."""
-_SIGNAL = np.rint(np.linspace(0, 1, 1 << 16) ** (1 / 2.4) * 255).astype(np.uint8)
-_TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32).T
 _DOLBY_VISION = {"dvh1", "dvhe", "dva1", "dvav", "dav1"}
 _ONE = 1 << 16
 _BEFORE = 3
@@ -70,7 +60,7 @@ def load_what_comes_late() -> None:
         frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
         out.mux([*stream.encode(frame), *stream.encode(None)])
     for picture, _ in _decoded(io.BytesIO(written.getvalue())):
-        _Colour(picture).rgb(picture, VideoReformatter())
+        ClipColour(picture).rgb(picture, VideoReformatter())
 
 
 def _opened(file: io.RawIOBase | io.BytesIO) -> tuple[str, Any]:
@@ -176,66 +166,6 @@ def _through(graph: Graph, frames: list[Any], end: bool) -> list[Any]:
     return found
 
 
-class _Colour:
-    """How a clip's numbers become RGB: the matrix, primaries and transfer of the output, and the notes."""
-
-    def __init__(self, frame: Any) -> None:
-        self.notes: list[Note] = []
-        self.full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        space = int(frame.colorspace)
-        if space not in _MATRICES and space != _UNKNOWN:
-            raise ImageProblem(Reason.CLIP_FORMAT, "the clip's colours are coded in a way that is not known here")
-        # As players do where a file does not say it.
-        self.source = _MATRICES.get(space, BT709 if frame.height >= 720 else BT601)
-        self.matrix, self.primaries, self.transfer = self.source, int(frame.color_primaries), int(frame.color_trc)
-        self.hdr = _HDR.get(self.transfer, "")
-        if self.hdr:
-            self.matrix = self.primaries = self.transfer = BT709
-            self.notes.append(Note.SDR)
-        components = frame.format.components
-        if components and max(component.bits for component in components) > 8:
-            self.notes.append(Note.CLIP_EIGHT_BITS)
-        if any(component.is_alpha for component in components):
-            raise ImageProblem(Reason.CLIP_FORMAT, "the clip's video is partly transparent")
-
-    def rgb(self, frame: Any, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-        """A frame's pixels (H, W, 3)."""
-        options: dict[str, Any] = {"format": "rgb48le" if self.hdr else "rgb24", "threads": 1}
-        options["interpolation"] = ACCURATE
-        if not frame.format.is_rgb:
-            options |= {"src_color_range": ColorRange.JPEG if self.full else ColorRange.MPEG}
-            options |= {"src_colorspace": self.source, "dst_colorspace": self.source}
-        pixels = reformatter.reformat(frame, **options).to_ndarray()
-        return _sdr(pixels, self.hdr) if self.hdr else np.asarray(pixels, np.uint8)
-
-
-def _sdr(pixels: NDArray[Any], transfer: str) -> NDArray[np.uint8]:
-    """PQ or HLG (H, W, 3) uint16 of BT.2020 as BT.709: the light of a display of 1,000 cd/m2 over that of reference
-    white, 203 cd/m2, clipped to 1 (ITU-R BT.2100, tables 4 and 5; BT.2408, 2.1; BT.2087, 4; BT.1886)."""
-    light = _light_of(transfer)[pixels]
-    if transfer == "HLG":
-        light *= np.maximum(light @ np.array([0.2627, 0.6780, 0.0593], np.float32), 1e-6)[..., None] ** np.float32(0.2)
-        light *= np.float32(1000 / _WHITE)
-    shown: NDArray[np.uint8] = _SIGNAL[(np.clip(light @ _TO_BT709, 0, 1) * 65_535).astype(np.uint16)]
-    return shown
-
-
-@cache
-def _light_of(transfer: str) -> NDArray[np.float32]:
-    """The light of each of 65,536 signals: of PQ over reference white, of HLG that of the scene."""
-    signal = np.linspace(0, 1, 1 << 16)
-    if transfer == "PQ":
-        root = signal ** (32 / 2523)
-        light = (
-            (np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)) ** (16384 / 2610) * 10_000 / _WHITE
-        )
-    else:
-        a = 0.17883277
-        b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
-        light = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
-    return light.astype(np.float32)
-
-
 def _turned(frame: Any) -> tuple[bool, bool, bool]:
     """Whether rows and columns are exchanged, then columns mirrored, then rows, to show a frame; raises ImageProblem.
 
@@ -257,7 +187,7 @@ def frames(file: io.RawIOBase, max_mpx: float, start: int, end: int) -> Iterator
     for frame, time in _decoded(file, start, end):
         if colour is None:
             check_size(frame, max_mpx)
-            colour, turn = _Colour(frame), _turned(frame)
+            colour, turn = ClipColour(frame), _turned(frame)
         pixels = colour.rgb(frame, reformatter)
         pixels = pixels.swapaxes(0, 1) if turn[0] else pixels
         yield pixels[:: -1 if turn[2] else 1, :: -1 if turn[1] else 1], [time.numerator, time.denominator]
@@ -286,7 +216,7 @@ def info(file: io.RawIOBase, max_mpx: float, minutes: float, most_rate: float, p
     if frame is None:
         raise ImageProblem(Reason.NO_VIDEO, "the clip has no frame that can be decoded")
     check_size(frame, max_mpx)
-    colour, (exchanged, *_) = _Colour(frame), _turned(frame)
+    colour, (exchanged, *_) = ClipColour(frame), _turned(frame)
     notes = [*colour.notes]
     if interlaced or frame.interlaced_frame:
         notes.append(Note.DEINTERLACED)
