@@ -52,6 +52,14 @@ def abfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 
 @pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for real while a storage fails: neither boto3, nor a stream, nor a job."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+    monkeypatch.setattr("anonlib.execution.retry.PAUSES_S", (0.001,) * 3)
+    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
+
+
+@pytest.fixture
 def forger(finished: Run, tmp_path: Path) -> Forger:
     """A copy of a finished release, to be tampered with."""
     return Forger(finished.output, tmp_path / "forged")

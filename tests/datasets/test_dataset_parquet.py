@@ -206,9 +206,8 @@ def test_a_value_that_python_cannot_hold_costs_only_its_row(tmp_path: Path) -> N
 
 
 def test_a_storage_that_fails_in_the_middle_is_an_error_and_no_problem_of_a_sample(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    s3: S3Server, hurried: None, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
     table = pa.table({"image": [bytes([i]) * 300_000 for i in range(20)]})
     path = write_input(tmp_path / "a.parquet", table, row_group_size=5, compression="none", use_dictionary=False)
     bucket = s3.bucket()

@@ -20,7 +20,6 @@ from anonlib.audit.leaks.images import PART
 from anonlib.audit.leaks.scan import LEFT, WHOLE, scan_leaks
 from anonlib.audit.missed_faces import look_twice
 from anonlib.audit.report.page import draw, draw_examples
-from anonlib.config import JobConfig
 from anonlib.errors import VerificationError
 from anonlib.faces.original import face_core, is_original
 from anonlib.job import Job
@@ -70,15 +69,22 @@ def rows_of(output: Path) -> dict[str, dict[str, Any]]:
     return {row["media"]: row for row in runs.manifest(output)}
 
 
-@pytest.mark.parametrize("method", [SOLID, SAMPLING], ids=["solid", "sampling"])
-@pytest.mark.parametrize("layout", [as_folder, as_shard])
+@pytest.fixture(scope="module")
+def done(moving: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+    """A finished redaction of a tar with a still and a clip."""
+    root = tmp_path_factory.mktemp("finished")
+    return runs.run_job(as_shard(root / "in", moving), root, method=SOLID)
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["a tar, solid", "a folder, sampling"])
 def test_no_frame_of_a_clip_shows_the_face_and_its_release_verifies(
-    layout: Callable[[Path, Path], Path], method: dict[str, str], moving: Path, tmp_path: Path
+    drawn: bool, done: runs.Run, moving: Path, tmp_path: Path
 ) -> None:
-    source = layout(tmp_path / "in", moving)
-    config = runs.job(source, tmp_path / "job", method=method, input={"uri": str(source)})
-    assert Job(config).run().released == 2
-    output = tmp_path / "job" / "release"
+    if drawn:
+        source = as_folder(tmp_path / "in", moving)
+        done = runs.run_job(source, tmp_path, method=SAMPLING, input={"uri": str(source)})
+    assert done.summary.released == 2
+    output = done.output
     found = verify(open_storage(str(output)))
     assert (found.certificate.counts.clips, found.certificate.counts.frames) == (1, FRAMES)
     rows = rows_of(output)
@@ -164,29 +170,17 @@ def test_a_frame_that_cannot_be_decoded_never_passes(moving: Path, tmp_path: Pat
     assert row["status"] == "quarantined" or row["frames"] < FRAMES
 
 
-@pytest.fixture(scope="module")
-def done(moving: Path, tmp_path_factory: pytest.TempPathFactory) -> JobConfig:
-    root = tmp_path_factory.mktemp("finished")
-    config = runs.job(as_shard(root / "in", moving), root / "job", method=SOLID)
-    Job(config).run()
-    return config
-
-
-@pytest.fixture(scope="module")
-def finished(done: JobConfig) -> Path:
-    return Path(done.output.uri)
-
-
-def test_an_audit_opens_clips_and_finds_nothing_in_them(done: JobConfig) -> None:
-    checks = scan_leaks(Job(done))
+def test_an_audit_opens_clips_and_finds_nothing_in_them(done: runs.Run) -> None:
+    checks = scan_leaks(Job(done.config))
     assert {check.name: check.where for check in checks if check.found} == {}
     (left,) = [check for check in checks if check.name == LEFT]
     assert left.checked > 2  # one still, and a frame of every half second
-    assert look_twice(Job(done))[1] == {}
+    assert look_twice(Job(done.config))[1] == {}
+    assert len(draw_examples(done.config, "webdataset", faces=9)) == len(draw(open_stores(done.config), 9, 0)) > 0
 
 
-def test_a_clip_with_a_tag_or_with_its_face_back_is_found(done: JobConfig, moving: Path, tmp_path: Path) -> None:
-    release = Path(shutil.copytree(done.output.uri, tmp_path / "release"))
+def test_a_clip_with_a_tag_or_with_its_face_back_is_found(done: runs.Run, moving: Path, tmp_path: Path) -> None:
+    release = Path(shutil.copytree(done.output, tmp_path / "release"))
     (path,) = (release / "data").glob("*.tar")
     members = photos.content_of(path) | {"b.mp4": moving.read_bytes()}
     photos.tar(path, list(members.items()))
@@ -194,18 +188,14 @@ def test_a_clip_with_a_tag_or_with_its_face_back_is_found(done: JobConfig, movin
     rows, schema = pq.read_table(table).to_pylist(), pq.read_schema(table)
     rows[-1]["output_sha256"] = hashlib.sha256(moving.read_bytes()).hexdigest()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), table)
-    config = done.model_copy(update={"output": done.output.model_copy(update={"uri": str(release)})})
+    config = done.config.model_copy(update={"output": done.config.output.model_copy(update={"uri": str(release)})})
     found = {check.name for check in scan_leaks(Job(config)) if check.found}
     assert {LEFT, PART, WHOLE} <= found
 
 
-def test_the_reports_examples_are_of_clips_too(done: JobConfig) -> None:
-    assert len(draw_examples(done, "webdataset", faces=9)) == len(draw(open_stores(done), 9, 0)) > 0
-
-
-def test_a_reviewer_sees_a_strip_of_a_clip_and_can_withhold_it(moving: Path, tmp_path: Path) -> None:
-    config = runs.job(as_shard(tmp_path / "in", moving), tmp_path / "job", method=SOLID)
-    Job(config).run()
+def test_a_reviewer_sees_a_strip_of_a_clip_and_can_withhold_it(done: runs.Run, tmp_path: Path) -> None:
+    config = runs.planned_copy(done, tmp_path, method=SOLID)
+    shutil.copytree(done.output, tmp_path / "release")
     session = Session(config, sample=9)
     (number,) = [number for number, image in enumerate(session.images) if image.row["media"] == CLIP]
     assert session.allowed(number) == ("confirmed", "withhold")
@@ -216,9 +206,9 @@ def test_a_reviewer_sees_a_strip_of_a_clip_and_can_withhold_it(moving: Path, tmp
         assert picture.shape[:2] == shown["size"]
     session.decide(number, "withhold")
     session.apply()
-    row = rows_of(tmp_path / "job" / "release")[CLIP]
+    row = rows_of(tmp_path / "release")[CLIP]
     assert (row["status"], row["review"]) == ("quarantined", WITHHELD)
-    assert verify(open_storage(str(tmp_path / "job" / "release"))).certificate.counts.frames == 0
+    assert verify(open_storage(str(tmp_path / "release"))).certificate.counts.frames == 0
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
@@ -234,8 +224,8 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_signed_row_that_contradicts_itself_is_caught(change: str, finished: Path) -> None:
-    row = rows_of(finished)[CLIP]
+def test_a_signed_row_that_contradicts_itself_is_caught(change: str, done: runs.Run) -> None:
+    row = rows_of(done.output)[CLIP]
     alter, sentence = CHANGES[change]
     claim = certificate.Claim(certificate.NONE)
     ReleaseCounter("solid", claim_table(claim, [])).add_media(row)

@@ -6,19 +6,12 @@ from collections import Counter
 
 import pytest
 
-from anonlib.execution import retry
 from anonlib.storage import StorageOptions, open_storage
 from tests.faults.proxy import FaultProxy
 from tests.support.clouds import cloud_of
 from tests.support.runs import Run, job, run_through, salted
 
-
-@pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for real."""
-    monkeypatch.setattr(retry, "PAUSES_S", (0.001,) * 3)
-    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+pytestmark = pytest.mark.usefixtures("hurried")
 
 
 @pytest.mark.filterwarnings(

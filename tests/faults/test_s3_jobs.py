@@ -13,7 +13,6 @@ from uuid import uuid4
 import pytest
 
 from anonlib.config import JobConfig
-from anonlib.execution import retry
 from anonlib.execution.rounds import SerialRunner
 from anonlib.job import Job
 from anonlib.storage import OURS, open_storage
@@ -32,12 +31,7 @@ LASTING = (
 )
 
 
-@pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for real, neither boto3 nor we."""
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
-    monkeypatch.setattr(retry, "PAUSES_S", (0.001,) * 3)
-    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
+pytestmark = pytest.mark.usefixtures("hurried")
 
 
 @dataclass(frozen=True)

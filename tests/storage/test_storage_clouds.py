@@ -32,10 +32,8 @@ def proxy(cloud: Cloud) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def place(cloud: Cloud, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
+def place(cloud: Cloud, proxy: FaultProxy, hurried: None, monkeypatch: pytest.MonkeyPatch) -> Storage:
     monkeypatch.setattr("anonlib.storage.objects.READ_BLOCK_BYTES", 8 << 20)
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
     return open_storage(f"{cloud.scheme}://{cloud.bucket()}/p")
 
 

@@ -123,8 +123,7 @@ def test_a_bucket_that_keeps_old_versions_cannot_pretend_to_be_purged(s3: S3Serv
 
 
 @pytest.fixture
-def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+def proxy(s3: S3Server, hurried: None) -> Iterator[FaultProxy]:
     with s3.acting_as(), FaultProxy(s3.endpoint) as proxy:
         yield proxy
 
@@ -162,7 +161,6 @@ def test_a_look_at_a_file_that_is_refused_says_why(place: Storage, proxy: FaultP
 def test_a_server_that_answers_a_range_with_the_whole_is_not_believed(
     place: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
     place.publish("x", bytes(1 << 20))
     get = place.client.get_object  # type: ignore[attr-defined]
     monkeypatch.setattr(place.client, "get_object", lambda Range=None, **request: get(**request))  # type: ignore[attr-defined]
@@ -174,7 +172,6 @@ def test_a_server_that_answers_a_range_with_the_whole_is_not_believed(
 def test_a_stream_waits_for_a_server_that_is_busy_for_a_moment(
     place: Storage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr("anonlib.storage.objects.READ_BLOCK_BYTES", 1 << 20)
     place.publish("x", data := os.urandom(3 << 20))
     with place.open_read("x") as stream:

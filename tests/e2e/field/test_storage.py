@@ -14,7 +14,6 @@ import pytest
 from anonlib.config import JobConfig
 from anonlib.datasets import open_input
 from anonlib.errors import AccessDenied, DatasetError, JobError, StorageError
-from anonlib.execution import retry
 from anonlib.job import Job
 from anonlib.storage import StorageOptions, open_storage
 from anonlib.storage import local as local_module
@@ -34,11 +33,8 @@ def photo() -> bytes:
 
 
 @pytest.fixture
-def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """In front of the server, for its root user, where nobody waits for real."""
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
-    monkeypatch.setattr(retry, "PAUSES_S", (0.001,) * 3)
-    monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)
+def proxy(s3: S3Server, hurried: None) -> Iterator[FaultProxy]:
+    """In front of the server, for its root user."""
     with s3.acting_as(), FaultProxy(s3.endpoint) as proxy:
         yield proxy
 
