@@ -61,6 +61,19 @@ def test_the_output_mirrors_paths_and_passes_only_what_is_allowed(tmp_path: Path
     assert files["data/ada/1.json"] == PEOPLE["ada/1.json"] and files["data/bob/3.jpg"] == b"new"
 
 
+def test_a_converted_image_keeps_its_old_name_before_the_new_ending(tmp_path: Path) -> None:
+    files = {"a.bmp": b"1", "a.txt": b"x", "a.png": b"2", "b.tif": b"3", "b.tif.png": b"4"}
+    images = dict.fromkeys(files, PNG) | {"b.tif": None}
+    assert set(written(tmp_path, files, images, {"txt"})) == {
+        "data/a.bmp.png",
+        "data/a.txt",
+        "data/a.png",
+        "data/b.tif.png",
+    }
+    dataset = open_dataset(str(tmp_path / "in"))
+    assert [one.key for one in dataset.read(*dataset.shards()) if one.problem] == ["b.tif"]
+
+
 def test_slices_cover_every_image_once_in_order(tmp_path: Path) -> None:
     names = [f"{number // 100}/{number:04d}.jpg" for number in range(2 * SLICE_IMAGES + 10)]
     dataset = open_dataset(str(fill(tmp_path, dict.fromkeys(names, b"1") | {"0/0003.json": b"{}"})))

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonlib.datasets import Sample, open_dataset
+from anonlib.datasets import Sample, open_dataset, parquet
 from anonlib.datasets.folder import metadata_rows
 from anonlib.datasets.parquet_columns import plain_type
 from anonlib.datasets.parquet_footer import (
@@ -90,6 +90,15 @@ def test_the_output_keeps_order_types_row_groups_and_compression_of_what_is_allo
     columns = [out.metadata.row_group(0).column(i) for i in range(3)]
     codecs = {column.path_in_schema: column.compression for column in columns}
     assert codecs["image.bytes"] == "UNCOMPRESSED" and codecs["key"] == "ZSTD"
+
+
+def test_a_row_group_that_outgrows_the_memory_is_closed_early_without_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anonlib.datasets.parquet_columns.FLUSH_BYTES", 20)
+    out = copy(write_input(tmp_path / "a.parquet", hugging_face(10)), tmp_path / "out.parquet")
+    assert [out.metadata.row_group(i).num_rows for i in range(out.num_row_groups)] == [2, 2, 2, 2, 2]
+    assert out.read(["key"]).to_pydict() == {"key": [f"k{i}" for i in range(10)]}
 
 
 def strange_table() -> pa.Table:
@@ -353,6 +362,17 @@ def test_what_unpacks_to_gigabytes_is_a_problem(
     assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
     (bad,) = read(tmp_path)
     assert bad.key == key and bad.image is None and re.search(sentence, str(bad.problem))
+
+
+def test_a_row_that_is_larger_than_a_sample_may_be_is_a_problem_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "MAX_SAMPLE_BYTES", 1 << 20)
+    rows = pa.array([b"x" * (2 << 20), b"y"], pa.binary())
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    large, small = read(tmp_path)
+    assert str(large.problem) == "the row is larger than 1 MiB" and large.image is None
+    assert (small.image, small.problem) == (b"y", None)
 
 
 def test_a_dictionary_that_says_it_has_billions_of_values_is_not_looked_through_for_them() -> None:

@@ -104,6 +104,12 @@ def test_a_damaged_header_in_the_middle_is_told_and_not_taken_for_the_end() -> N
     assert bad.problem is not None and "'002' and everything after it is lost" in str(bad.problem)
 
 
+def test_two_tars_joined_are_told() -> None:
+    samples = read(tar_bytes(pairs(2)) + tar_bytes(pairs(3)))
+    assert keys(samples) == ["000", "001", "shard#after-end"]
+    assert samples[-1].problem is not None
+
+
 @pytest.mark.parametrize("data", [b"", b"not a tar " * 100, b"\x1f\x8bnot a gzip", tar_bytes(pairs(1))[:100]])
 def test_what_is_no_tar_is_one_problem(data: bytes) -> None:
     samples = read(data)

@@ -75,6 +75,11 @@ def test_a_header_that_no_sample_needs_ends_the_archive(data: bytes, problem: st
     assert first.problem is None and bad.key == "shard#truncated" and problem in str(bad.problem)
 
 
+def test_global_headers_do_not_pile_up() -> None:
+    pair = bombs.header("x", 0, tarfile.XGLTYPE) + bombs.photo_members("a")
+    assert "extended headers" in str(read(pair * 40 + bytes(1024))[-1].problem)
+
+
 def test_a_name_without_end_is_a_problem_of_its_sample_and_shortened_in_its_key() -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:

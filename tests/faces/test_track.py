@@ -61,6 +61,12 @@ def test_a_low_score_carries_a_track_on_in_both_directions_and_begins_none() -> 
     assert (track.scores > 0).all()
 
 
+def test_low_scores_that_last_are_a_track_of_their_own() -> None:
+    found = [regions((100.0, 100.0, 0.2)) for _ in range(HALF)]
+    assert len(link(found, one_shot(HALF), RATE, SCORE)) == 1
+    assert not link(found[:-1], one_shot(HALF - 1), RATE, SCORE)
+
+
 def test_ends_go_on_at_their_speed_and_stop_at_the_ends_of_the_clip_and_of_the_shot() -> None:
     found = [regions((100.0 + 4 * frame, 100.0, 0.9)) if 20 <= frame < 30 else regions() for frame in range(60)]
     (track,) = link(found, one_shot(60), RATE, SCORE)

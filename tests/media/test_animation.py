@@ -120,6 +120,13 @@ def test_no_word_of_a_file_leaves_and_each_kind_is_named(kind: str, tmp_path: Pa
     assert (again.stripped, again.space) == ((), info.space)
 
 
+def test_a_picture_that_only_old_viewers_show_is_left_out(tmp_path: Path) -> None:
+    source = made(tmp_path / "a.png", default_image=True)
+    info = released(source, tmp_path / "out")
+    assert (info.frames, info.stripped) == (4, (Stripped.PICTURES,))
+    assert clip_info(tmp_path / "out", LIMITS).stripped == ()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_cut_off_too_long_or_too_large_is_a_problem_with_a_sentence(kind: str, tmp_path: Path) -> None:
     source = made(tmp_path / f"a.{kind}")

@@ -126,6 +126,24 @@ def test_any_other_profile_is_converted_to_srgb(kind: str) -> None:
     assert Image.open(io.BytesIO(written)).info["icc_profile"] == profile_of("sRGB")
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_grey_under_a_profile_is_converted_too(kind: str) -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (16, 1))
+    options = {"quality": 100} if kind == "JPEG" else {}
+    linear = profile_with(b"GRAY", {b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, 256)})
+    picture = decode(photos.encoded(ramp, kind, icc_profile=linear, **options), max_mpx=1)
+    assert picture.space == "sRGB" and picture.notes == (Note.TO_SRGB,)
+    # Linear light: a middle of 128 / 255 is level 188 of sRGB.
+    assert abs(int(picture.rgb[8, 128, 0]) - 188) <= 2 and (np.ptp(picture.rgb, axis=2) <= 1).all()
+
+
+def test_cmyk_without_a_profile_stays_as_it_was_converted() -> None:
+    data = io.BytesIO()
+    Image.fromarray(colours()).convert("CMYK").save(data, "JPEG")
+    picture = decode(data.getvalue(), max_mpx=1)
+    assert picture.space is None and picture.notes == (Note.CMYK,)
+
+
 UNUSABLE = [photos.srgb()[:16] + kind + photos.srgb()[20:] for kind in (b"GRAY", b"CMYK")]
 
 

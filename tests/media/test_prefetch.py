@@ -132,6 +132,14 @@ def test_a_header_of_millions_of_parts_is_read_by_no_worker(what: str, tmp_path:
     assert problem.startswith(("decoding it needs more memory than a photo", "decoding it ended the decoder"))
 
 
+def test_a_header_that_stalls_its_reader_is_given_up_and_not_tried_again() -> None:
+    job = no_job().model_copy(update={"limits": LimitsConfig(image_seconds=0.05)})
+    sample = Sample("a", bombs.chatty_gif(400_000), "gif")
+    assert sample_bytes(sample, job) == len(sample.image or b"")
+    assert str(sample.problem) == "decoding it took longer than 0.05 s (limits.image_seconds)"
+    assert sample_bytes(sample, job) == len(sample.image or b"")
+
+
 def test_calls_on_threads_run_at_once_in_order_and_on_the_stopwatch_of_their_caller() -> None:
     together = threading.Barrier(2, timeout=20)
 

@@ -21,7 +21,7 @@ from anonlib.synthesis.base import IdentityDraw
 from anonlib.synthesis.textures.ksame_net import NetworkDecoder
 from anonlib.verification.release import verify
 from anonlib.workspace.schemas import RELEASED
-from tests.support.methods import method_with_files
+from tests.support.methods import method_named, method_with_files
 from tests.support.runs import Run, manifest, planned_copy, rendered
 
 Rows = list[dict[str, Any]]
@@ -126,3 +126,16 @@ def test_a_sampled_face_that_comes_near_a_subject_gets_the_next_identity_and_in_
     reasons = {row["reason"] for row in rendered(Path(config.output.uri))}
     assert summary.code == 0 and summary.fallbacks == summary.faces
     assert "every surrogate was tried, and the last came near somebody of the dataset" in reasons
+
+
+def test_an_output_is_near_a_subject_within_the_methods_angle() -> None:
+    method = method_named("sampling", other_angle=30)
+    method.files["decoder"] = NetworkDecoder.shipped()
+    network = NetworkDecoder.from_bytes(NetworkDecoder.shipped())
+    subjects = network.bank.vectors[:3] + network.centre
+    near = method.output_check(lambda: subjects)
+    assert near is not None and near(subjects).all()
+    away = -network.bank.vectors[:1] + network.centre
+    angle = np.degrees(np.arccos((network.identity(away) @ network.identity(subjects).T).max()))
+    assert near(away).tolist() == [angle < 30]
+    assert method_named("surrogate").output_check(lambda: subjects) is None

@@ -101,6 +101,22 @@ def test_a_job_may_say_that_absences_are_not_known(tmp_path: Path) -> None:
     assert all(hidden(planned)) and all(found.effective_k >= 3 for found in planned.classes)
 
 
+def test_a_greater_k_hides_old_classes_no_more(tmp_path: Path) -> None:
+    released(deciding(tmp_path, k=2, ledger={}), list(range(20)), "aa")
+    planned, _ = released(deciding(tmp_path, k=8, ledger={}), list(range(20)), "bb")
+    assert not any(hidden(planned))
+
+
+def test_every_donor_weighs_the_same_in_the_mean_that_is_decoded(tmp_path: Path) -> None:
+    config = deciding(tmp_path)
+    planned, _ = released(config, list(range(24)), "aa")
+    for found in planned.surrogates:
+        donors = [int(name.split("-")[1]) for name in found.donors]
+        mean = normalized(FACES[donors].mean(axis=0, keepdims=True))
+        assert found.draw is not None
+        assert np.allclose(found.draw.vector, NetworkDecoder.from_bytes(NETWORK).identity(mean)[0], atol=1e-5)
+
+
 def by_lot(numbers: list[int], release: str, k: int = 3) -> tuple[Assignment, Gallery]:
     method = method_of(settings_of({"name": "k-diff", "k": k, "texture": "gallery"}), {"decoder": Gallery.shipped()})
     assert isinstance(method, KDiff)

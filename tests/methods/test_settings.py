@@ -139,3 +139,9 @@ def test_the_shipped_network_is_the_one_of_its_card_and_its_bank_holds_unlike_pe
     assert np.median(likeness[~np.eye(len(likeness), dtype=bool)]) < 0.1
     assert np.allclose(np.linalg.norm(bank.vectors, axis=1), 1, atol=1e-5)
     assert {0.0, 1.0} == set(bank.female.tolist()) and 18 <= bank.age.min() < 25 < 60 < bank.age.max() <= 80
+
+
+def test_a_method_that_decodes_never_falls_back_to_an_average_where_its_file_is_missing() -> None:
+    with pytest.raises(ValueError, match="no decoder came with the job"):
+        assert method_named("k-diff", texture="ksame-net").decoder  # type: ignore[attr-defined]
+    assert method_named("k-diff", texture="average").decoder is None  # type: ignore[attr-defined]

@@ -345,6 +345,12 @@ def test_a_run_over_budget_is_refused_in_a_sentence_of_counts() -> None:
     assert refusal(booked, planned, 4.0, {}) is None
 
 
+def test_three_tenths_fill_a_budget_of_point_three() -> None:
+    planned = [LedgerEntry("a", f"z{n}", 0.1) for n in range(3)]
+    assert refusal([], planned, 0.3, {}) is None
+    assert refusal([], [*planned, LedgerEntry("a", "z4", 0.1)], 0.3, {}) is not None
+
+
 def test_no_budget_outlives_a_method_without_an_epsilon() -> None:
     booked = [LedgerEntry("a", "z1", math.inf)]
     assert "without any bound" in (refusal(booked, [LedgerEntry("a", "z2", 2.0)], 1000.0, {}) or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ import pytest
 
 from anonlib.job import Job
 from anonlib.methods.base import released_digest
-from tests.support.runs import Run, contents, manifest
+from tests.support.runs import Run, contents, manifest, planned_copy
 
 Rows = list[dict[str, Any]]
 
@@ -78,3 +79,14 @@ def test_the_manifest_names_surrogates_by_keyed_digest_alone(finished: Run) -> N
 def test_labels_stay_in_the_scan(finished: Run) -> None:
     for path in finished.workspace.glob("plan/**/*.parquet"):
         assert "Ada-Quill" not in json.dumps(pq.read_table(path).to_pylist(), default=repr)
+
+
+def test_too_few_people_are_all_redacted(finished: Run, tmp_path: Path) -> None:
+    """Twelve people cannot hide among fifty."""
+    config = planned_copy(finished, tmp_path, method={"name": "k-diff", "k": 50, "texture": "average"})
+    job = Job(config)
+    job.make_plan()
+    (tables,) = (tmp_path / "workspace").glob(f"plan/{job.plan_key[:16]}/assignments")
+    planned = [row for path in tables.iterdir() for row in pq.read_table(path).to_pylist()]
+    assert planned and not any(row["surrogates"] for row in planned)
+    assert any("fewer than 50 persons" in row["reason"] for row in planned)

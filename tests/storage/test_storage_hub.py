@@ -19,7 +19,7 @@ from anonlib.job import Job
 from anonlib.storage import expand, open_storage, parse_uri
 from anonlib.workspace.images import JobImages
 from tests.support import photos
-from tests.support.runs import job
+from tests.support.runs import by_key, job
 from tests.support.s3server import free_port, one_sentence
 
 DATASET = "hf://datasets/owner/faces"
@@ -151,6 +151,20 @@ def test_a_job_goes_on_with_the_commit_that_it_began_with(hub: type[_Hub], tmp_p
     other = config.model_copy(update={"input": config.input.model_copy(update={"uri": f"{DATASET}@main/data"})})
     with pytest.raises(JobError, match="files came, went or changed"):
         Job(other)
+
+
+def test_people_who_agreed_are_those_of_the_commit_that_a_job_began_with(hub: type[_Hub], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(photos.jpeg(photos.astronaut()))
+    hub.commits = {"1" * 40: {"agreed/ada.jpg": photos.jpeg(photos.astronaut())}}
+    config = job(tmp_path / "photos", tmp_path, method={"name": "solid"}, spare={"people": f"{DATASET}/agreed"})
+    Job(config).scan()
+    hub.commits["2" * 40] = {
+        "agreed/bea.jpg": photos.jpeg(photos.nobody())
+    }  # which shows no face, and would stop a job
+    assert Job(config).run().no_face == 0
+    (spared,) = by_key(tmp_path / "release")["a.jpg"]["faces"]
+    assert spared["fallback"] == "spared"
 
 
 @pytest.mark.parametrize("revision", ["", "@main", "@refs/convert/parquet", "@refs/pr/1"])

@@ -6,18 +6,42 @@ import cv2
 import numpy as np
 import pytest
 
-from anonlib.audit.evidence.pixels import crispness, edge_contrast, skin_of
+from anonlib.audit.evidence.pixels import crispness, edge_contrast, hair_of, share_changed, skin_of
 from anonlib.faces import align
 from anonlib.synthesis.canonical import SIZE, canonical_frame
 
 SIDE = 96
-SKIN, HAIR = (190, 140, 115), (40, 30, 28)
+SKIN, HAIR, WALL = (190, 140, 115), (40, 30, 28), (120, 150, 170)
 
 
 @pytest.fixture(scope="module")
 def mesh() -> np.ndarray:
     """The canonical face, upright in a frame."""
     return (canonical_frame().points[:468] * (0.62 * SIDE / SIZE) + (0.19 * SIDE, 0.26 * SIDE)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def person(mesh: np.ndarray) -> np.ndarray:
+    """Skin that gets darker to the right, under a cap of dark hair that covers the upper third of the forehead."""
+    picture = np.full((SIDE, SIDE, 3), WALL, np.float32)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    centre, radius = mesh.mean(axis=0), np.ptp(mesh, axis=0) / 2
+    picture[np.hypot((columns - centre[0]) / (1.3 * radius[0]), (rows - centre[1]) / (1.4 * radius[1])) < 1] = HAIR
+    face = np.hypot((columns - centre[0]) / radius[0], (rows - centre[1]) / (1.1 * radius[1])) < 1
+    light = np.broadcast_to((1.25 - 0.5 * columns / SIDE)[..., None], picture.shape)
+    picture[face] = (SKIN * light)[face]
+    fringe = face & (rows < centre[1] - 0.7 * radius[1])
+    picture[fringe] = HAIR
+    return cv2.GaussianBlur(picture, (0, 0), 0.6).astype(np.uint8)
+
+
+def test_the_share_of_hair_that_changed_is_counted(person, mesh) -> None:
+    hair, painted = hair_of(person, mesh), person.copy()
+    assert share_changed(person, painted, hair) == 0.0
+    painted[:, : SIDE // 2] = SKIN
+    left = hair[:, : SIDE // 2].sum() / hair.sum()
+    assert share_changed(person, painted, hair) == pytest.approx(left, abs=0.05)
+    assert np.isnan(share_changed(person, painted, np.zeros_like(hair)))
 
 
 def test_a_face_of_another_tone_has_an_edge_and_one_of_the_same_tone_has_none(mesh) -> None:
