@@ -44,6 +44,7 @@ _REACH, _NO_TONE, _TONES = (6.0, 2.0), 0.05, (1.5, 4.0)
 """Standard deviations, coarse px, of the Gaussians under which a skin's brightness and its colour are taken over (with
 brightness under 2 a recognizer names three times as many people); the weight of no tone; how many spreads off the
 light skin is below the nose, where there may be a beard, and above."""
+_SHINING = 0.15  # log units brighter than its light at which skin shines
 _NO_SHADE, _FURTHEST = 0.4, 2.0
 """Log units off the mean shading at which what is seen is hardly shading; standard deviations that it is at most off
 the mean along each direction."""
@@ -246,11 +247,14 @@ def shading_of(shades: Floats) -> Floats:
 
 def _smooth(values: Floats, weight: Floats) -> Floats:
     """Values (s, s, 3) that weigh (s, s) under a Gaussian: a wide one of brightness, a narrower one of colour."""
-    grey = np.asarray(brightness_of(values)[..., None] * SHADE, np.float32)
+    brightness = brightness_of(values)
+    grey = np.asarray(brightness[..., None] * SHADE, np.float32)
+    # What shines is pale without being brighter for long: a grey stain, were its colour taken over.
+    matt = weight * np.exp(-((np.maximum(brightness, 0) / _SHINING) ** 2))
     parts = (
-        cv2.GaussianBlur(part * weight[..., None], (0, 0), reach)
-        / (cv2.GaussianBlur(weight, (0, 0), reach) + _NO_TONE)[..., None]
-        for part, reach in zip((grey, values - grey), _REACH, strict=True)
+        cv2.GaussianBlur(part * seen[..., None], (0, 0), reach)
+        / (cv2.GaussianBlur(seen, (0, 0), reach) + _NO_TONE)[..., None]
+        for part, seen, reach in zip((grey, values - grey), (weight, matt), _REACH, strict=True)
     )
     return np.asarray(sum(parts), np.float32)
 

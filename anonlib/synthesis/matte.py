@@ -54,7 +54,7 @@ _STRAP, _UNDER, _BEARDED = 0.16, 0.55, 0.18
 """Beard grows beyond an outline by at most the first, eye distances, and is taken out below this share of the face's
 width, where it covers more than that share of the chin."""
 _STUBBLE = (0.2, 1.5)  # how much darker than skin it is at least, log, and rougher
-_RAGGED = 0.03  # how softly what is mirrored into a face is shown, eye distances
+_RAGGED, _DEEP = 0.03, 0.3  # how softly what is mirrored into a face is shown at last, how far in, eye distances
 BEYOND = 0.03  # eye distances past the outline in which px still hold something of the face
 
 
@@ -247,7 +247,7 @@ def without(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
     x, y, width, height = cv2.boundingRect(blocked)
     top, left = max(y - 1, 0), max(x - 1, 0)
     part = blocked[top : y + height + 1, left : x + width + 1]  # what is nearest to any of its px is in it
-    _, labels = cv2.distanceTransformWithLabels(part, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
+    deep, labels = cv2.distanceTransformWithLabels(part, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
     free = np.flatnonzero(part == 0).astype(np.int32)
     places = np.zeros(int(labels.max()) + 1, np.int32)
     places[labels.ravel()[free]] = free
@@ -258,8 +258,9 @@ def without(view: Pixels, face: Mask, eye_distance: float) -> Pixels:
     far = far_rows * np.int32(last_column + 1) + np.clip(2 * columns - old_columns + left, 0, last_column)
     nearest = (rows + top) * np.int32(last_column + 1) + columns + left
     mirrored = np.take(view.reshape(-1, 3), np.where(np.take(blocked, far) > 0, nearest, far), axis=0)
-    # Where mirror images of two places meet they are ragged.
+    # Where mirror images of two places meet, deep inside, they are ragged.
     soft = cv2.GaussianBlur(mirrored, (0, 0), max(0.8, _RAGGED * eye_distance))
     out = view.copy()
-    out[top : y + height + 1, left : x + width + 1] = np.where(part[..., None] > 0, soft, mirrored)
+    share = np.minimum(deep / np.float32(_DEEP * eye_distance), 1)
+    out[top : y + height + 1, left : x + width + 1] = mixed(mirrored, soft, share)
     return out

@@ -26,14 +26,14 @@ and how much less is enough of a smile."""
 _DROPS = (0.35, 0.65)  # shares of an opening by which the upper lip rises and the lower one drops
 _NARROWEST, _TALL = 0.7, 0.25  # of its width, the least a mouth becomes; half its height with skin, eye distances
 _REACH = 0.3  # how far from the lips skin follows them, eye distances
-_TEETH = (0.04, 0.18)  # how far the upper teeth hang below the lip, eye distances, without a smile and with one
-_LONGEST, _WHITENESS = 0.24, 2.6  # eye distances; grey of teeth over that of lit skin
+_TEETH = (0.065, 0.18)  # how far the upper teeth hang below the lip, eye distances, without a smile and with one
+_LONGEST, _WHITENESS = 0.24, 3.4  # eye distances; grey of teeth over that of lit skin
 _GAPS = np.array([0.0, 0.135, 0.235, 0.33, 0.405, 0.46], np.float32)  # between teeth, eye distances from the middle
 _BETWEEN = (_GAPS[1:] + _GAPS[:-1]) / 2
-_WARM, _IVORY = np.array([[0.8, 1.0, 1.05], [1.0, 0.98, 0.94]], np.float32)[..., None, None]
+_WARM, _IVORY = np.array([[0.8, 1.0, 1.05], [1.0, 0.99, 0.98]], np.float32)[..., None, None]
 """What is lost of each channel in the shade of lips; teeth over the white of eyes."""
 _HALF = 0.45  # width of half a mouth, eye distances
-_CAVITY, _TONGUE = np.array([[0.17, 0.08, 0.07], [0.5, 0.27, 0.25]], np.float32)[..., None, None]  # over lit skin
+_CAVITY, _TONGUE = np.array([[0.24, 0.12, 0.11], [0.55, 0.31, 0.29]], np.float32)[..., None, None]  # over lit skin
 _MOST_RED, _DARK, _BRIGHT = 0.28, 4.1, 4.75
 """Log red over green of lips, more than of the skin, beyond which only half is kept; log grey of lit skin from which
 and up to which lips lose _LESS red: on dark skin those of 38 portraits of men have none more than the skin."""
@@ -161,7 +161,7 @@ def _inside(skin: Floats, mouth: Mouth, origin: tuple[int, int], light: Floats, 
     parting = np.clip(below / np.maximum(hang, 1e-3), 0, 1) ** 2 + 0.4
     shade -= min(0.22, 0.12 * unit / 60) * parting * np.exp(-((nearest / fine) ** 2))
     shade -= 0.08 * np.exp(-((nearest / (0.035 * unit)) ** 2)) + 0.04 * (tooth == 1) + 0.08 * (tooth == 2)
-    tongue = np.clip(1 - above / (0.45 * gap), 0, 1) * np.clip(gap / (0.3 * unit) - 0.5, 0, 1)
+    tongue = np.clip(1.2 - above / (0.5 * gap), 0, 1) * np.clip(gap / (0.2 * unit) - 0.4, 0, 1)
     hollow = over(lit * _CAVITY, lit * _TONGUE, tongue)
     row = np.clip((hang - below) / max(0.014 * unit, 1.0) + 0.5, 0, 1)
     hollow = over(hollow, teeth * np.maximum(shade, 0.15) ** _WARM, row)

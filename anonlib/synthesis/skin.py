@@ -105,17 +105,17 @@ def as_sharp(pixels: Floats, grain: Grain, skin: Floats, relief: Floats, seed: i
 
 def as_strong(pixels: Floats, grain: Grain, features: Floats) -> Floats:
     """A face (h, w, 3), 0-255, with `features` (h, w), 0-1, as strong in each octave as the photo's, about; where they
-    are weaker there, the rest of the face, whose lines are as blurred, is too."""
+    lose more than in the coarsest, as in a blurred photo, the rest of the face does too."""
     octaves = len(grain.features)
     levels = _pyramid(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32), octaves)
     gains = np.array(grain.features) / np.maximum(_contrasts(levels[:-1], features > _SURE), _FAINTEST)
+    gains = np.nan_to_num(np.minimum(gains, _STRONGER), nan=1.0)
+    losses = np.minimum(gains / np.sqrt(min(gains[-1], 1.0)), 1.0)
     own = rest = np.zeros_like(levels[-1])
     for level in range(octaves - 1, -1, -1):
-        gain = float(np.nan_to_num(np.minimum(gains[level], _STRONGER), nan=1.0))
         octave = levels[level] - _doubled(levels[level + 1], levels[level])
-        own, rest = (
-            _doubled(of, octave) + np.float32(by - 1) * octave for of, by in ((own, gain), (rest, min(gain, 1.0)))
-        )
+        own = _doubled(own, octave) + np.float32(gains[level] - 1) * octave
+        rest = _doubled(rest, octave) + np.float32(losses[level] - 1) * octave
     change = features * own + (1 - features) * rest
     return np.asarray(np.clip(pixels + change[..., None], 0, 255), np.float32)
 
