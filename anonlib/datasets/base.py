@@ -81,6 +81,11 @@ class Sample:
         """The local copy of a clip."""
         return None if self.spooled is None else self.spooled.path
 
+    @property
+    def content(self) -> bytes | None:
+        """The bytes of its image, or of its clip, which are mapped."""
+        return self.image if self.spooled is None else self.spooled.content
+
     def hold(self, content: "Content | None") -> None:
         """Take an image or a clip, whichever this is."""
         self.image, self.spooled = None, None

@@ -9,7 +9,7 @@ from functools import cached_property
 from tempfile import SpooledTemporaryFile
 
 from anonlib.config import JobConfig
-from anonlib.datasets import Dataset, Sample, Shard, open_dataset
+from anonlib.datasets import Dataset, Shard, open_dataset
 from anonlib.errors import JobError
 from anonlib.storage import StorageOptions, join_uri, open_storage
 from anonlib.workspace.inventory import with_commit
@@ -33,7 +33,7 @@ class JobImages:
 
     def originals(self, shard: Shard, wanted: Collection[str]) -> dict[str, bytes]:
         """Bytes by key, reading no further than the last wanted one."""
-        return _picked(((sample.key, _content(sample)) for sample in self._input.read(shard)), set(wanted))
+        return _picked(((sample.key, sample.content) for sample in self._input.read(shard)), set(wanted))
 
     def released(self, rows: Iterable[Row]) -> dict[str, bytes]:
         """Bytes by sha256, of MANIFEST rows that have an output; what is not there is left out."""
@@ -82,13 +82,8 @@ class JobImages:
         uri = join_uri(self._release.base, path.removeprefix(DATA.rstrip("/")).lstrip("/")).rstrip("/")
         for shard in self._release.shards():
             if shard.uri.rstrip("/") == uri:
-                images = (_content(sample) or b"" for sample in self._release.read(shard))
+                images = (sample.content or b"" for sample in self._release.read(shard))
                 yield from ((sha256(image), image) for image in images)
-
-
-def _content(sample: Sample) -> bytes | None:
-    """The file of an image or a clip."""
-    return sample.image if sample.spooled is None else sample.spooled.content
 
 
 def _picked(images: Iterable[tuple[str, bytes | None]], wanted: set[str]) -> dict[str, bytes]:

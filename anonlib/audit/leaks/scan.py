@@ -280,7 +280,7 @@ class _LeakScan:
 
     def _original(self, original: Sample, sample: ReleasedSample, here: str, index: contents.ReleaseIndex) -> None:
         """Look up an original's bytes, hashes and names, and compare its px."""
-        row, content = sample.row, original.image if original.spooled is None else original.spooled.content
+        row, content = sample.row, original.content
         digest = hashlib.sha256(content or b"").hexdigest()
         if content is not None:
             copy = hashed = None
