@@ -326,10 +326,10 @@ class ReleaseCounter:
             require(None not in (first, last, hidden, boxes), "a clip's face does not say in which frames it is")
             inside = 0 <= first <= last < frames and 0 <= hidden <= last - first + 1
             require(inside, f"a face is in the frames {first} to {last} of a clip of {frames}")
-            places = (boxes[start : start + 4] for start in range(0, len(boxes), 4))
+            starts = range(0, len(boxes), 4)
+            places = (boxes[start : start + 4] for start in starts)
             shaped = len(boxes) == 4 * (last - first + 1) and list(face["box"]) in places
-            count = len(boxes) // 4
-            require(shaped, f"a face of {last - first + 1} frames has {count} boxes, or another box than these")
+            require(shaped, f"a face of {last - first + 1} frames has {len(starts)} boxes, or another box than these")
 
     def _standing(self, face: Row) -> str:
         """Where CertifiedCounts counts the face."""
