@@ -19,15 +19,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from botocore.loaders import create_loader
 from botocore.session import Session
 
 from anonlib.storage import Storage, StorageOptions
 
 START_TIMEOUT_S = 20
 REGION = "us-east-1"
-# What botocore knows of the services, read once and not for every client.
-_api = create_loader()
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,6 @@ class S3Server:
     def client_of(self, who: Credentials, service: str) -> Any:
         """A client of one user."""
         session = Session()
-        session.register_component("data_loader", _api)
         keys = {"aws_access_key_id": who.key_id, "aws_secret_access_key": who.secret}
         return session.create_client(service, region_name=REGION, endpoint_url=self.endpoint, **keys)
 
