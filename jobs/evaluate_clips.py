@@ -188,8 +188,9 @@ def look(
             for kind in (*KINDS, "all"):
                 of = KINDS if kind == "all" else (kind,)
                 shown, found, alike, other, left = (sum(counts[one, what] for one in of) for what in COUNTED)
-                words = f"frames with a face {shown}, one is found in {found}, one like the portrait in {alike}"
-                rows.append((kind, f"{words} (like another's: {other:.1f}), px of the original in {left}"))
+                words = f"frames with a face {shown:.0f}, one is found in {found:.0f}"
+                words += f", one like the portrait in {alike:.0f} (like another's: {other:.1f})"
+                rows.append((kind, f"{words}, px of the original in {left:.0f}"))
             print_rows(rows)
 
 
