@@ -40,7 +40,7 @@ _RIDGE = 1e-3
 _CLEAR = 0.35
 _MIDDLE_UP, _MIDDLE_SIDE = 6, 0.75  # the middle of the face: so many px above the brows, so far across
 _SIDE_RAMP = 3.0  # how soon the zone beside a face begins
-_REACH, _NO_TONE, _TONES = (6.0, 2.0), 0.05, (1.5, 4.0)
+_REACH, _NO_TONE, _TONES = (6.0, 2.0), 0.05, (1.5, 2.5)
 """Standard deviations, coarse px, of the Gaussians under which a skin's brightness and its colour are taken over (with
 brightness under 2 a recognizer names three times as many people); the weight of no tone; how many spreads off the
 light skin is below the nose, where there may be a beard, and above."""

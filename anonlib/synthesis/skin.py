@@ -104,13 +104,14 @@ def as_sharp(pixels: Floats, grain: Grain, skin: Floats, relief: Floats, seed: i
 
 
 def as_strong(pixels: Floats, grain: Grain, features: Floats) -> Floats:
-    """A face (h, w, 3), 0-255, with `features` (h, w), 0-1, as strong in each octave as the photo's, about; where they
-    lose more than in the coarsest, as in a blurred photo, the rest of the face does too."""
+    """A face (h, w, 3), 0-255, with `features` (h, w), 0-1, about as strong in each octave as the photo's. What they
+    lose the rest of the face loses too, all of it in the finest octave and less in coarser ones, as in a blurred photo.
+    """
     octaves = len(grain.features)
     levels = _pyramid(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32), octaves)
     gains = np.array(grain.features) / np.maximum(_contrasts(levels[:-1], features > _SURE), _FAINTEST)
     gains = np.nan_to_num(np.minimum(gains, _STRONGER), nan=1.0)
-    losses = np.minimum(gains / np.sqrt(min(gains[-1], 1.0)), 1.0)
+    losses = np.minimum(gains / min(gains[-1], 1.0) ** np.linspace(0, 1, octaves), 1.0)
     own = rest = np.zeros_like(levels[-1])
     for level in range(octaves - 1, -1, -1):
         octave = levels[level] - _doubled(levels[level + 1], levels[level])
