@@ -45,8 +45,9 @@ from anonlib.models.cache import model_bytes
 from anonlib.privacy.classes import stratum_of
 from anonlib.synthesis import compositor
 from anonlib.synthesis.base import FaceTexture, Floats, Pixels
+from anonlib.synthesis.canonical import sampled
 from anonlib.synthesis.describe import happiness
-from anonlib.synthesis.light import SHADE, shadings
+from anonlib.synthesis.light import SHADE, STEP, shadings
 from anonlib.synthesis.matte import mixed
 from anonlib.synthesis.redact import redact
 from anonlib.workspace import layout
@@ -72,16 +73,19 @@ SKIN = np.log(np.array([184.0, 144.0, 124.0], np.float32))
 
 
 def _in_plane_light(composite: compositor.Composite, *looks: Any) -> compositor.Rendered:
-    """Painted in a light that is a plane of brightness and one colour, the nearest to the photo's."""
+    """Painted in a light that is a plane of brightness and one colour, the nearest to the photo's, and the shading that
+    faces have in the mean."""
     height, width = composite.alpha.shape
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) / height
     basis = np.stack([np.ones_like(rows), rows, columns], axis=-1)
     where = composite.alpha > 0.5
     if not where.any():
         return PAINT(composite, *looks)
-    colour, grey = composite.light[where].mean(axis=0), composite.light.mean(axis=2)
+    shading = sampled(shadings().mean, composite.skin_grid, STEP)[..., None] * SHADE
+    photo = composite.light - shading
+    colour, grey = photo[where].mean(axis=0), photo.mean(axis=2)
     numbers = np.linalg.lstsq(basis[where], grey[where] - colour.mean(), rcond=None)[0]
-    light = np.asarray((basis @ numbers)[..., None] + colour, np.float32)
+    light = np.asarray((basis @ numbers)[..., None] + colour + shading, np.float32)
     return PAINT(replace(composite, light=light), *looks)
 
 
@@ -103,7 +107,7 @@ SHADOWS: Changes = {"shade_of": lambda residual: SHADE}
 OUTLINE: Changes = {"as_large": lambda shape, source: shape}
 SHARPNESS: Changes = {
     "as_sharp": lambda pixels, grain, skin, relief, seed: pixels,
-    "as_blurred": lambda pixels, grain, features: pixels,
+    "as_strong": lambda pixels, grain, features: pixels,
 }
 FACE = EXPRESSION | LIPS | LIDS
 LIGHT = TONE | SHADING | SHADOWS
@@ -257,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", type=Path)
     parser.add_argument("--photos", type=int, default=1500)
+    parser.add_argument("--each", type=int, default=3, help="photos of a person, at most")
     parser.add_argument(
         "--without", nargs="*", choices=KNOBS, default=list(KNOBS), metavar="KNOB", help=", ".join(KNOBS)
     )
