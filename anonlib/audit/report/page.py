@@ -1,13 +1,15 @@
 """report.html, one file without scripts that needs no network, and report.pdf, the same page as a tagged PDF.
 
-Text reaches a contrast of 4.5 and marks of 3 on their grounds (WCAG 2.2, 1.4.3 and 1.4.11).
+Its chart is Vega-Lite drawn as SVG that lies in the page, with a text that says what it shows. Text
+reaches a contrast of 4.5 and marks of 3 on their grounds (WCAG 2.2, 1.4.3 and 1.4.11); series differ by shape or dash
+as well, so that a grey print says the same.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module, resources
 from types import ModuleType
 from typing import Any
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anonlib.audit.findings import AuditReport
+from anonlib.audit.gate import NAMING
 from anonlib.audit.report import summary
+from anonlib.audit.report.summary import listed, share
 from anonlib.config import JobConfig
 from anonlib.errors import ImageProblem, JobError
 from anonlib.faces import align
@@ -28,7 +32,7 @@ from anonlib.workspace.layout import JobStores, open_stores, release_store
 from anonlib.workspace.schemas import CLIP, RELEASED
 from anonlib.workspace.tables import Row
 
-REQUIRED = ("jinja2", "weasyprint")
+REQUIRED = ("jinja2", "vl_convert", "weasyprint")
 """The optional packages of the report, as modules."""
 COLOURS = {
     "paper": "#ffffff",
@@ -41,13 +45,36 @@ COLOURS = {
     "fail": "#9c1027",
     "fail-ground": "#fdebed",
     "released": "#0b4f9e",
+    "clear": "#1b7a55",
+    "blur": "#8a3ab0",
+    "pixelate": "#94610a",
+    "solid": "#5a636d",
+    "one-face": "#b2451b",
+    "one-face-all": "#7a5a3c",
 }
+_SHAPES = {"released": "circle", "clear": "triangle-up", "blur": "square", "pixelate": "diamond", "solid": "cross",
+           "one-face": "triangle-down", "one-face-all": "triangle-right"}  # fmt: skip
+_CHART_STYLE = {
+    "font": "Liberation Sans, Arial, Helvetica, sans-serif",
+    "background": "transparent",
+    "aria": False,
+    "view": {"stroke": None},
+    "axis": {"labelColor": COLOURS["soft"], "titleColor": COLOURS["ink"], "titleFontWeight": "normal",
+             "titlePadding": 6, "labelLimit": 150, "domainColor": COLOURS["axis"], "tickColor": COLOURS["axis"],
+             "gridColor": COLOURS["rule"]},
+    "legend": {"orient": "bottom", "title": None, "labelColor": COLOURS["ink"], "symbolSize": 70, "columnPadding": 16},
+}  # fmt: skip
+
+_KEPT = "expression kept"
+"""The measure of use that the chart shows: a flat ellipse keeps none of it."""
 
 _ZOOM = 2.4  # sides of the view around an example's face, in the longer side of its box
 _MAX_SHARDS = 8  # read for one draw of examples: a shard may be a gigabyte
 _TILE = 176  # px
 
 Pixels = NDArray[np.uint8]
+Chart = tuple[str, str, str, str]
+"""Title, caption, a text that is read out in place of the drawing, and the drawing as SVG."""
 
 
 def require(name: str) -> ModuleType:
@@ -82,6 +109,7 @@ def write_html(report: AuditReport, examples: Sequence[tuple[bytes, str]] = ()) 
         examples=[(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", text) for jpeg, text in examples],
         palette=COLOURS,
         footer=f'"{footer}"',
+        charts=list(_trade(report)),
         summary=summary,
     )
     return page
@@ -98,6 +126,51 @@ def rendered(html: str) -> Any:
     weasyprint, urls = require("weasyprint"), require("weasyprint.urls")
     fetcher = urls.URLFetcher(allowed_protocols=("data",))
     return weasyprint.HTML(string=html, url_fetcher=fetcher).render(pdf_variant="pdf/ua-1")
+
+
+def _trade(report: AuditReport) -> Iterator[Chart]:
+    """Privacy against use: of the release and of each baseline, what the strongest attack finds and what is kept."""
+    naming = [attack for attack in report.attacks if attack.name in NAMING and attack.target == "rank-1"]
+    attack, measure = summary.strongest(naming), next((use for use in report.utility if use.name == _KEPT), None)
+    if attack is None or measure is None:
+        return
+    found, kept = ({"released": finding.released} | finding.baselines for finding in (attack, measure))
+    places = [(kind, found[kind].value, kept[kind].value) for kind in found if kind in kept]
+    known = [(kind, left, use) for kind, left, use in places if left is not None and use is not None]
+    each = listed(f"{kind} {share(left)} and {share(use)}" for kind, left, use in known)
+    axis = {"type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"format": ".0%", "tickCount": 5}}
+    colour, shape = (
+        {
+            "field": "kind",
+            "type": "nominal",
+            "scale": {"domain": [kind for kind, *_ in known], "range": [of[kind] for kind, *_ in known]},
+            "legend": {"columns": 4},
+        }
+        for of in (COLOURS, _SHAPES)
+    )
+    drawing: str = require("vl_convert").vegalite_to_svg(
+        {
+            "width": 340,  # px, axes and all: a phone's column
+            "height": 250,
+            "autosize": {"type": "fit", "contains": "padding"},
+            "config": _CHART_STYLE,
+            "data": {"values": [{"kind": kind, "found": left, "kept": use} for kind, left, use in known]},
+            "mark": {"type": "point", "filled": True, "size": 70},
+            "encoding": {
+                "x": axis | {"field": "found", "title": f"people found, {attack.name} attack"},
+                "y": axis | {"field": "kept", "title": measure.name},
+                "color": colour,
+                "shape": shape,
+            },
+        }
+    )
+    yield (
+        "Privacy against use",
+        f"What the {attack.name} attack finds ({attack.recognizer}) beside {measure.name}; best is top left.",
+        f"People found and {measure.name}: {each}.",
+        # A screen reader gets the chart's text in place of the drawing.
+        drawing.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1),
+    )
 
 
 # ---- examples: released faces, drawn at random; no original is opened for them -----------------------------------
