@@ -14,12 +14,20 @@ from anonlib.audit.leaks.images import carried
 from anonlib.codes import Note
 from anonlib.config import LimitsConfig
 from anonlib.media.codec import decode, encode
-from anonlib.media.colour import SPACES, ColourSpace, profile_of
+from anonlib.media.colour import SPACES, ColourSpace, is_ours, profile_of
 from anonlib.media.sandbox.process import decode_apart
 from tests.support import photos
 
 KINDS = ("JPEG", "PNG", "WEBP")
 BEST = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+CHROMATICITIES: dict[ColourSpace, tuple[tuple[float, float], ...]] = {
+    "sRGB": ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), (0.3127, 0.3290)),
+    "Display P3": ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.3127, 0.3290)),
+    "Adobe RGB (1998)": ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), (0.3127, 0.3290)),
+    "ProPhoto RGB": ((0.734699, 0.265301), (0.159597, 0.840403), (0.036598, 0.000105), (0.345704, 0.358540)),
+}
+"""Red, green, blue and white as the standards have them (x, y)."""
+BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
 def colours() -> photos.Pixels:
@@ -81,6 +89,20 @@ P3 = (0.51512, 0.24120, -0.00105, 0.29198, 0.69225, 0.04189, 0.15710, 0.06657, 0
 SRGB = (0.4361, 0.2225, 0.0139, 0.3851, 0.7169, 0.0971, 0.1431, 0.0606, 0.7139)
 APPLE_RGB = (0.4755, 0.2552, 0.0184, 0.3397, 0.6726, 0.1133, 0.1490, 0.0722, 0.6932)
 GAMMA_18 = b"curv\0\0\0\0" + struct.pack(">IH", 1, 461)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_our_profiles_have_the_numbers_of_the_standards(space: ColourSpace) -> None:
+    xy = np.array(CHROMATICITIES[space])
+    xyz = np.column_stack([xy[:, 0] / xy[:, 1], np.ones(4), (1 - xy.sum(axis=1)) / xy[:, 1]])
+    matrix = xyz[:3].T * np.linalg.solve(xyz[:3].T, xyz[3])
+    d50 = np.array([0.9642, 1.0, 0.8249])
+    adapted = np.linalg.inv(BRADFORD) @ np.diag((BRADFORD @ d50) / (BRADFORD @ xyz[3])) @ BRADFORD @ matrix
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile_of(space))).profile
+    found = [opened.red_colorant[0], opened.green_colorant[0], opened.blue_colorant[0]]
+    assert np.abs(np.array(found).T - adapted).max() < 3e-4
+    assert opened.profile_description == space and opened.version == 4.3
+    assert opened.is_matrix_shaper and is_ours(profile_of(space))
 
 
 @pytest.mark.parametrize("kind", KINDS)

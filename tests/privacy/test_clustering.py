@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonlib.privacy.clustering import (
+    KEPT,
     MOST,
     SHARE,
     Subjects,
@@ -72,6 +76,27 @@ def test_bursts_that_crowd_their_own_neighbourhood_find_each_other() -> None:
     assert (same(found) == same(np.repeat(owner, 40))).all()
 
 
+def test_threads_and_processes_change_nothing() -> None:
+    code = (
+        "import hashlib\n"
+        "from tests.privacy.test_clustering import cone; from anonlib.privacy.clustering import cluster\n"
+        "faces = cone(400, 4, seed=11)[0]\n"
+        "for below in (0, 100_000):\n"
+        "    print(hashlib.sha256(cluster(faces, threshold=0.925, exact_below=below).tobytes()).hexdigest())"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "3")
+    }
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("exact_below", [0, 100_000])
 def test_a_table_of_halves_on_disk_gives_the_same_people_and_stays_as_it_is(tmp_path: Path, exact_below: int) -> None:
     faces, owner = cone(400, 5, seed=12)
@@ -125,6 +150,14 @@ def test_a_known_person_joins_and_a_stranger_is_new() -> None:
     assert joined.tolist() == [4, 6, 0, 6, 7]
 
 
+def test_someone_like_two_old_subjects_does_not_unite_them() -> None:
+    angles = np.radians([0, 20, 8])
+    faces = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    bank = known_subjects(faces[:2], np.array([0, 1]), 2)
+    assert join(bank, faces[2:], threshold=0.95).tolist() == [0]
+    assert len(bank.faces) == 2
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10_000))
 def test_the_order_within_a_batch_does_not_matter(seed: int) -> None:
@@ -139,6 +172,12 @@ def test_the_order_within_a_batch_does_not_matter(seed: int) -> None:
     assert ((one[:, None] == one) == (two[:, None] == two)).all()
 
 
+def test_an_empty_bank_is_no_bank() -> None:
+    faces = photos(np.array([3, 1, 3, 2]), 5, 1, 0.1)
+    empty = known_subjects(faces[:0], np.zeros(0, np.int64), 0)
+    assert join(empty, faces, threshold=0.8).tolist() == cluster(faces, threshold=0.8).tolist() == [0, 1, 0, 2]
+
+
 # --- two recognizers as one ------------------------------------------------------------------------------------------
 
 
@@ -149,6 +188,14 @@ def test_a_cosine_is_the_weighted_mean_of_both(count: int) -> None:
     second = second.astype(np.float32)
     wanted = SHARE * first @ first.T + (1 - SHARE) * second @ second.T
     assert np.allclose(both @ both.T, wanted, atol=2e-3)
+
+
+def test_copies_of_a_photo_stay_equal_and_long_vectors_get_short() -> None:
+    first, second = people(500, 1, 32), people(500, 2, 600).astype(np.float16)
+    first[499], second[499] = first[3], second[3]
+    both = fused(first, second)
+    assert both.shape == (500, 32 + KEPT)
+    assert np.array_equal(both[499], both[3])
 
 
 # --- ties ------------------------------------------------------------------------------------------------------------

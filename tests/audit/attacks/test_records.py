@@ -12,8 +12,11 @@ import pytest
 
 from anonlib.audit.attacks.base import Material
 from anonlib.audit.attacks.records import (
+    NEEDS_LABELS,
+    NO_CLASSES,
     NO_FIELD,
     NO_TRAIL,
+    NOT_SAID,
     ON_RECORDS,
     attack_records,
     certificate,
@@ -102,6 +105,14 @@ def test_tables_that_share_nothing_lead_nowhere() -> None:
     assert not trails_of(published(averaged(), tables={"links.json": links}))
 
 
+def test_a_face_from_which_no_trail_begins_is_looked_up_by_its_picture() -> None:
+    whole = averaged()
+    bare = np.arange(300) % 2 == 0
+    seen = np.where(bare[:, None], whole.clear.vectors[NAME], whole.released.vectors[NAME])
+    whole = replace(looking(whole, RELEASED, vectors=seen), worn=np.where(bare, -1, whole.worn))
+    assert (followed(whole, WITHIN_ONE_ROW).found.value or 0) > 0.5
+
+
 # ---- manifest -----------------------------------------------------------------------------------------------------
 
 DRAWN = looking(evidence(), RELEASED, vectors=units(300, 31))
@@ -133,6 +144,18 @@ def test_rows_that_say_nothing_of_the_source_add_nothing() -> None:
     assert found.note == "asked: score, detected_again, box size" and bounds(found.excess)[1] < 0.04
     (alone,) = asked({"method": ["k-diff"] * 300, "k": list(range(300))})
     assert (alone.target, alone.note, alone.judged_by) == ("rank-1, picture alone", NO_FIELD, None)
+
+
+def test_what_the_tables_give_is_put_together_with_the_rows() -> None:
+    people, noise = np.repeat(np.random.default_rng(2).normal(size=60), 5), np.random.default_rng(3).normal(size=300)
+    whole, rows = averaged(), {"coverage": (people + 0.3 * noise).tolist()}
+    found = {found.target: found.found.value or 0.0 for found in followed_and_asked(whole, rows)}
+    assert found["rank-1, picture, manifest and tables"] > max(found["rank-1, picture, manifest"], found["rank-1"])
+
+
+def followed_and_asked(whole: Evidence, rows: dict[str, list[Any]]) -> list[Disclosure]:
+    material = Material(whole, published(whole, rows, tables=WITHIN_ONE_ROW), ())
+    return [*certificate(material), *manifest(material)]
 
 
 @pytest.mark.parametrize("placing", [True, False])
@@ -185,6 +208,13 @@ def test_the_most_photographed_is_named_more_often_than_a_certificate_of_k_allow
         assert "the worst class allows 60.0%" in uneven[target].note
 
 
+def test_what_no_certificate_says_is_not_judged() -> None:
+    shown = guessed(published(evidence()))[SHOWN]
+    assert shown.judged_by is None and shown.allowed is None and NOT_SAID in shown.note
+    (none,) = guessed(published(evidence(), claim=Claim(METRIC_PRIVACY, epsilon=0.0))).values()
+    assert (none.note, none.found.count, none.judged_by) == (NO_CLASSES, 0, None)
+
+
 # ---- intersect ----------------------------------------------------------------------------------------------------
 
 DRAWS = Claim(METRIC_PRIVACY, epsilon=8.0)
@@ -228,3 +258,8 @@ def test_where_nobody_was_split_nothing_is_found(claim: Claim) -> None:
     for said in (clustered(split=0), published(evidence())):  # by labels of the evaluation, and by those that were used
         *_, last = intersected(replace(said, claim=claim))
         assert last.found.value == 0 and bounds(last.excess)[1] < 0.07
+
+
+def test_without_labels_that_the_job_did_not_use_it_says_that_it_needs_them() -> None:
+    (one,) = intersected(replace(clustered(split=10), evaluated=False, names=[None] * 300))
+    assert (one.note, one.judged_by, one.found.count) == (NEEDS_LABELS, None, 0)
