@@ -25,13 +25,12 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from anonlib import load_job
 from anonlib.audit import statistics
 from anonlib.audit.evidence.evidence import HIDDEN, SIDE, frame
-from anonlib.audit.evidence.gather import ASKED, Controls, drawn, share_of
+from anonlib.audit.evidence.gather import Controls, drawn, share_of
 from anonlib.audit.evidence.observe import Observer, Vectors, main_of
 from anonlib.audit.trained.data import NETWORK, AttackerData, recover, split, teachers
 from anonlib.audit.trained.networks import TrainedAttacker
@@ -51,10 +50,9 @@ from anonlib.synthesis.light import SHADE, STEP, shadings
 from anonlib.synthesis.matte import mixed
 from anonlib.synthesis.redact import redact
 from anonlib.workspace import layout
-from anonlib.workspace.schemas import EXPRESSIONS, FACES, MESH_POINTS
+from anonlib.workspace.schemas import EXPRESSIONS, MESH_POINTS
 from anonlib.workspace.tables import Row
 
-BATCH = 16
 MOODS = [EXPRESSIONS.index(name) for name in ("neutral", "happy")]
 
 # ---- the renderer without one thing ---------------------------------------------------------------------------------
@@ -90,6 +88,7 @@ def _in_plane_light(composite: compositor.Composite, *looks: Any) -> compositor.
 
 
 def _in_even_light(composite: compositor.Composite, *looks: Any) -> compositor.Rendered:
+    """Painted in one light and colour, the same for every photo."""
     return PAINT(replace(composite, light=np.broadcast_to(SKIN, composite.light.shape)), *looks)
 
 
@@ -196,8 +195,7 @@ def without(changes: Changes, how: str) -> Iterator[None]:
 
 def pictures(photos: Photos, controls: Controls, how: str) -> list[Pixels]:
     """The photos with the control's faces; a face that the method refuses is under an ellipse."""
-    columns = pa.schema([FACES.field(name) for name in (*ASKED, "landmarks")])
-    refused = controls.method.eligible(pa.Table.from_pylist([dict(main) for main in photos.mains], columns))
+    refused = controls.refused(photos.mains)
 
     def draw(number: int) -> Pixels:
         image, main = photos.images[number].copy(), photos.mains[number]

@@ -59,7 +59,7 @@ def abfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for real while a storage fails: neither boto3, nor a stream, nor a job."""
+    """Retries do not wait while a storage fails: those of boto3, of a stream and of a job."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
     monkeypatch.setattr("anonlib.execution.retry.PAUSES_S", (0.001,) * 3)
     monkeypatch.setattr("anonlib.storage.objects.FIRST_PAUSE_S", 0.001)

@@ -43,7 +43,7 @@ class Runner(Meter, ABC):
 
     @abstractmethod
     def actors(self, units: int) -> int:
-        """How many workers so many units begin with."""
+        """How many workers begin, for this number of units."""
 
     @abstractmethod
     def run(self, make: MakeStage[Unit], units: Sequence[Unit]) -> Generator[UnitResult]:

@@ -84,14 +84,18 @@ class Controls:
         strata = hashlib.sha256(repr(sorted(self.strata.items())).encode()).hexdigest()
         return f"{self.gallery.digest} {self.extent} {self.hidden} {strata}"
 
+    def refused(self, mains: Sequence[Row]) -> list[str | None]:
+        """Why the method would not replace the faces of FACES rows; None where it would."""
+        columns = pa.schema([FACES.field(name) for name in (*ASKED, "landmarks")])
+        return self.method.eligible(pa.Table.from_pylist([dict(main) for main in mains], columns))
+
     def draw(
         self, photos: Sequence[tuple[Pixels, Row, Sequence[Row]]], meshes: NDArray[np.float32], clear: Look
     ) -> Iterator[tuple[str, list[Pixels]]]:
         """Each control's name and its pictures of n photos: an image, the FACES row of the face that is looked at and
         all rows; of these n faces `meshes` (n, 468, 3) px and the `clear` look. Other faces are under a flat ellipse.
         """
-        columns = pa.schema([FACES.field(name) for name in (*ASKED, "landmarks")])
-        refused = self.method.eligible(pa.Table.from_pylist([dict(main) for _, main, _ in photos], columns))
+        refused = self.refused([main for _, main, _ in photos])
         alone = [image.copy() for image, *_ in photos]
         for image, (_, main, rows) in zip(alone, photos, strict=True):
             for row in rows:
